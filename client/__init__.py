@@ -1,0 +1,1 @@
+"""One party's side: the editing engine and the daemon."""

@@ -1,0 +1,31 @@
+"""What the system must know of a family of models: names of modules, and how the edited weight is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One family, as data. Module names are paths in transformers' `…ForCausalLM`; `{}` stands for a layer's number.
+
+    transposed: the edited weight is stored [d_in, d_out] (GPT-2's Conv1D) and is normalised to [d_out, d_in] on
+    reading, and back on writing, by `collabedit.common.model_folder` and `collabedit.client.loading` alone.
+    """
+
+    model_types: tuple[str, ...]
+    blocks: str
+    rewrite_module: str
+    final_norm: str
+    embeddings: str
+    lm_head: str
+    transposed: bool = False
+
+    @property
+    def layer_module(self) -> str:
+        """Name of a block, `{}` for its number."""
+        return f"{self.blocks}.{{}}"
+
+    def weight_name(self, layer: int) -> str:
+        """Full name of the edited parameter of one layer."""
+        return f"{self.rewrite_module.format(layer)}.weight"

@@ -1,0 +1,45 @@
+"""The settings of a federation: fixed when it is made, handed to every client that joins."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from collabedit.common.hparams import HyperParameters, ResidualShares, Spread
+
+PROTOCOL_VERSIONS = (1,)
+
+Schedule = Literal["layer-sync", "one-shot"]
+Encoding = Literal["factored", "dense"]
+WireDtype = Literal["float32", "float64"]
+MergeMethod = Literal["collabedit", "simple-average", "task-arithmetic", "ties"]
+
+
+class FederationSettings(BaseModel):
+    """What must be equal on every client and the server for the merge to be exact (paper eq. 4, 7).
+
+    `edited_weights`: full parameter names, in the order of the layers, each [d_out, d_in] after normalisation.
+    Fingerprints are `sha256:…` strings of `collabedit.common.fingerprint`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    federation: str = Field(description="the federation's identity: the fingerprint of its CA, or a name in plaintext")
+    model_name: str
+    model_fingerprint: str
+    covariance_fingerprint: str
+    covariance_digest: str = Field(description="content address of the covariance file, for clients that lack it")
+    edited_weights: tuple[str, ...]
+    hparams: HyperParameters
+    context_templates: tuple[tuple[str, ...], ...]
+    schedule: Schedule = "layer-sync"
+    spread: Spread = "sequential"
+    residual_shares: ResidualShares = "remaining"
+    method: MergeMethod = "collabedit"
+    encoding: Encoding = "factored"
+    dtype: WireDtype = "float32"
+    beta0: float = Field(default=1.0, gt=0, description="β0 of eq. 7: weight of λ·C0")
+    beta1: float = Field(default=1.0, ge=0, description="β1 of eq. 7: weight of the accumulated ΣKKᵀ; 0: immutable C")
+    min_edits: int = Field(default=8, ge=1, description="least rank of KKᵀ that a contribution may have (figure 5)")
+    protocol_versions: tuple[int, ...] = PROTOCOL_VERSIONS

@@ -1,0 +1,1 @@
+"""Experiments that compare the merge methods, and the bundled model."""

@@ -1,0 +1,348 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PHASE_UNSPECIFIED: _ClassVar[Phase]
+    PHASE_OPEN: _ClassVar[Phase]
+    PHASE_COLLECTING: _ClassVar[Phase]
+    PHASE_MERGING: _ClassVar[Phase]
+    PHASE_PUBLISHED: _ClassVar[Phase]
+    PHASE_NO_QUORUM: _ClassVar[Phase]
+    PHASE_ABORTED: _ClassVar[Phase]
+
+class MemberStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEMBER_STATUS_UNSPECIFIED: _ClassVar[MemberStatus]
+    MEMBER_STATUS_ABSENT: _ClassVar[MemberStatus]
+    MEMBER_STATUS_ENTERED: _ClassVar[MemberStatus]
+    MEMBER_STATUS_CONTRIBUTED: _ClassVar[MemberStatus]
+    MEMBER_STATUS_OUT: _ClassVar[MemberStatus]
+PHASE_UNSPECIFIED: Phase
+PHASE_OPEN: Phase
+PHASE_COLLECTING: Phase
+PHASE_MERGING: Phase
+PHASE_PUBLISHED: Phase
+PHASE_NO_QUORUM: Phase
+PHASE_ABORTED: Phase
+MEMBER_STATUS_UNSPECIFIED: MemberStatus
+MEMBER_STATUS_ABSENT: MemberStatus
+MEMBER_STATUS_ENTERED: MemberStatus
+MEMBER_STATUS_CONTRIBUTED: MemberStatus
+MEMBER_STATUS_OUT: MemberStatus
+
+class GetAuthorityRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetAuthorityReply(_message.Message):
+    __slots__ = ("ca_certificate_pem",)
+    CA_CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    ca_certificate_pem: bytes
+    def __init__(self, ca_certificate_pem: _Optional[bytes] = ...) -> None: ...
+
+class EnrolRequest(_message.Message):
+    __slots__ = ("token", "certificate_request_pem")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_REQUEST_PEM_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    certificate_request_pem: bytes
+    def __init__(self, token: _Optional[str] = ..., certificate_request_pem: _Optional[bytes] = ...) -> None: ...
+
+class EnrolReply(_message.Message):
+    __slots__ = ("certificate_pem", "ca_certificate_pem", "client_id", "server")
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    CA_CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    certificate_pem: bytes
+    ca_certificate_pem: bytes
+    client_id: str
+    server: str
+    def __init__(self, certificate_pem: _Optional[bytes] = ..., ca_certificate_pem: _Optional[bytes] = ..., client_id: _Optional[str] = ..., server: _Optional[str] = ...) -> None: ...
+
+class JoinRequest(_message.Message):
+    __slots__ = ("protocol_versions", "model_fingerprint", "covariance_fingerprint", "federation")
+    PROTOCOL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    COVARIANCE_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    FEDERATION_FIELD_NUMBER: _ClassVar[int]
+    protocol_versions: _containers.RepeatedScalarFieldContainer[int]
+    model_fingerprint: str
+    covariance_fingerprint: str
+    federation: str
+    def __init__(self, protocol_versions: _Optional[_Iterable[int]] = ..., model_fingerprint: _Optional[str] = ..., covariance_fingerprint: _Optional[str] = ..., federation: _Optional[str] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("protocol_version", "settings_json", "round")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    settings_json: str
+    round: RoundState
+    def __init__(self, protocol_version: _Optional[int] = ..., settings_json: _Optional[str] = ..., round: _Optional[_Union[RoundState, _Mapping]] = ...) -> None: ...
+
+class EnterRequest(_message.Message):
+    __slots__ = ("round", "base_version", "edits")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    EDITS_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    base_version: int
+    edits: int
+    def __init__(self, round: _Optional[int] = ..., base_version: _Optional[int] = ..., edits: _Optional[int] = ...) -> None: ...
+
+class AwaitRequest(_message.Message):
+    __slots__ = ("revision", "timeout_seconds")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    timeout_seconds: int
+    def __init__(self, revision: _Optional[int] = ..., timeout_seconds: _Optional[int] = ...) -> None: ...
+
+class ContributeRequest(_message.Message):
+    __slots__ = ("round", "attempt", "layer", "digest")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    attempt: int
+    layer: int
+    digest: str
+    def __init__(self, round: _Optional[int] = ..., attempt: _Optional[int] = ..., layer: _Optional[int] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("round", "reason")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    reason: str
+    def __init__(self, round: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class GetVersionRequest(_message.Message):
+    __slots__ = ("version", "latest")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LATEST_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    latest: bool
+    def __init__(self, version: _Optional[int] = ..., latest: _Optional[bool] = ...) -> None: ...
+
+class LayerWeights(_message.Message):
+    __slots__ = ("weight", "digest", "kkt_digest")
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    KKT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    weight: str
+    digest: str
+    kkt_digest: str
+    def __init__(self, weight: _Optional[str] = ..., digest: _Optional[str] = ..., kkt_digest: _Optional[str] = ...) -> None: ...
+
+class Version(_message.Message):
+    __slots__ = ("version", "layers")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    layers: _containers.RepeatedCompositeFieldContainer[LayerWeights]
+    def __init__(self, version: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ...) -> None: ...
+
+class RoundState(_message.Message):
+    __slots__ = ("round", "phase", "attempt", "layer", "revision", "base_version", "merged", "member", "member_reason", "members", "contributed", "quorum", "seconds_left", "reason", "latest_version")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_REASON_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTED_FIELD_NUMBER: _ClassVar[int]
+    QUORUM_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    LATEST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    phase: Phase
+    attempt: int
+    layer: int
+    revision: int
+    base_version: int
+    merged: _containers.RepeatedCompositeFieldContainer[LayerWeights]
+    member: MemberStatus
+    member_reason: str
+    members: int
+    contributed: int
+    quorum: int
+    seconds_left: int
+    reason: str
+    latest_version: int
+    def __init__(self, round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempt: _Optional[int] = ..., layer: _Optional[int] = ..., revision: _Optional[int] = ..., base_version: _Optional[int] = ..., merged: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ..., member: _Optional[_Union[MemberStatus, str]] = ..., member_reason: _Optional[str] = ..., members: _Optional[int] = ..., contributed: _Optional[int] = ..., quorum: _Optional[int] = ..., seconds_left: _Optional[int] = ..., reason: _Optional[str] = ..., latest_version: _Optional[int] = ...) -> None: ...
+
+class FindMissingRequest(_message.Message):
+    __slots__ = ("digests",)
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    digests: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, digests: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FindMissingReply(_message.Message):
+    __slots__ = ("missing",)
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, missing: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class QueryWriteRequest(_message.Message):
+    __slots__ = ("digest",)
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    def __init__(self, digest: _Optional[str] = ...) -> None: ...
+
+class QueryWriteReply(_message.Message):
+    __slots__ = ("committed", "complete")
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    committed: int
+    complete: bool
+    def __init__(self, committed: _Optional[int] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class WriteRequest(_message.Message):
+    __slots__ = ("digest", "size", "offset", "data", "checksum")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    size: int
+    offset: int
+    data: bytes
+    checksum: int
+    def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
+
+class WriteReply(_message.Message):
+    __slots__ = ("committed",)
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    committed: int
+    def __init__(self, committed: _Optional[int] = ...) -> None: ...
+
+class ReadRequest(_message.Message):
+    __slots__ = ("digest", "offset")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    offset: int
+    def __init__(self, digest: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class ReadReply(_message.Message):
+    __slots__ = ("offset", "data", "checksum", "size")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    data: bytes
+    checksum: int
+    size: int
+    def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusReply(_message.Message):
+    __slots__ = ("settings_json", "round", "clients")
+    SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    settings_json: str
+    round: RoundState
+    clients: int
+    def __init__(self, settings_json: _Optional[str] = ..., round: _Optional[_Union[RoundState, _Mapping]] = ..., clients: _Optional[int] = ...) -> None: ...
+
+class ListRoundsRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class Member(_message.Message):
+    __slots__ = ("client_id", "status", "reason", "edits")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EDITS_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    status: MemberStatus
+    reason: str
+    edits: int
+    def __init__(self, client_id: _Optional[str] = ..., status: _Optional[_Union[MemberStatus, str]] = ..., reason: _Optional[str] = ..., edits: _Optional[int] = ...) -> None: ...
+
+class RoundRecord(_message.Message):
+    __slots__ = ("round", "phase", "attempts", "opened_ms", "ended_ms", "reason", "merged", "members", "version")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    OPENED_MS_FIELD_NUMBER: _ClassVar[int]
+    ENDED_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MERGED_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    phase: Phase
+    attempts: int
+    opened_ms: int
+    ended_ms: int
+    reason: str
+    merged: _containers.RepeatedCompositeFieldContainer[LayerWeights]
+    members: _containers.RepeatedCompositeFieldContainer[Member]
+    version: int
+    def __init__(self, round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempts: _Optional[int] = ..., opened_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., reason: _Optional[str] = ..., merged: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ListRoundsReply(_message.Message):
+    __slots__ = ("rounds",)
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    rounds: _containers.RepeatedCompositeFieldContainer[RoundRecord]
+    def __init__(self, rounds: _Optional[_Iterable[_Union[RoundRecord, _Mapping]]] = ...) -> None: ...
+
+class IssueTokenRequest(_message.Message):
+    __slots__ = ("uses", "valid_minutes", "role")
+    USES_FIELD_NUMBER: _ClassVar[int]
+    VALID_MINUTES_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    uses: int
+    valid_minutes: int
+    role: str
+    def __init__(self, uses: _Optional[int] = ..., valid_minutes: _Optional[int] = ..., role: _Optional[str] = ...) -> None: ...
+
+class IssueTokenReply(_message.Message):
+    __slots__ = ("token", "command")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    command: str
+    def __init__(self, token: _Optional[str] = ..., command: _Optional[str] = ...) -> None: ...
+
+class RevokeRequest(_message.Message):
+    __slots__ = ("client_id",)
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    def __init__(self, client_id: _Optional[str] = ...) -> None: ...
+
+class RevokeReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AbortRoundRequest(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...

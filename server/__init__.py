@@ -1,0 +1,1 @@
+"""The coordinator: rounds, contributions, merges, versions of the model."""
