@@ -39,7 +39,9 @@ def _tensor_lines(file: Path) -> list[str]:
         with safe_open(file, framework="np") as tensors:  # checks the header; bytes are read by offset below
             list(tensors.keys())
     except (OSError, SafetensorError) as error:
-        raise BadFileError(f"{file}: {error}", mend="the file is truncated or not safetensors: copy it again") from error
+        raise BadFileError(
+            f"{file}: {error}", mend="the file is truncated or not safetensors: copy it again"
+        ) from error
     with file.open("rb") as handle:
         size = int.from_bytes(handle.read(8), "little")
         header = json.loads(handle.read(size))

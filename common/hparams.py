@@ -22,7 +22,9 @@ class HyperParameters(BaseModel):
     layers: tuple[int, ...] = Field(min_length=1, description="edited layers, ascending, counted from 0")
     v_num_grad_steps: int = Field(ge=1, le=10_000, description="most steps of the search for z")
     v_lr: float = Field(gt=0, description="Adam's learning rate in the search for z")
-    v_loss_layer: int | None = Field(default=None, ge=0, description="layer whose output is read as logits; default: last")
+    v_loss_layer: int | None = Field(
+        default=None, ge=0, description="layer whose output is read as logits; default: last"
+    )
     v_weight_decay: float = Field(ge=0, description="weight of ‖δ‖/‖h0‖² in the loss")
     clamp_norm_factor: float = Field(gt=0, description="‖δ‖ stays at or below this times ‖h0‖")
     kl_factor: float = Field(ge=0, description="weight of the KL term at the subject's last token")

@@ -84,7 +84,9 @@ class ModelFolder:
         try:
             return safe_open(file, framework="pt")
         except (OSError, SafetensorError) as error:
-            raise BadFileError(f"{file}: {error}", mend="the file is truncated or not safetensors: copy it again") from error
+            raise BadFileError(
+                f"{file}: {error}", mend="the file is truncated or not safetensors: copy it again"
+            ) from error
 
     def stored_name(self, weight: str) -> str:
         """The name under which a file holds `weight`: some folders leave the base model's prefix out."""
