@@ -1,0 +1,76 @@
+"""What the server answers when it refuses a call: a gRPC status, a name for programs, a line for people.
+
+`status` is the name of a `grpc.StatusCode`; `name` goes into the trailing metadata `collabedit-error` (empty: none).
+The table of both is in federation.proto.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from collabedit.common.errors import CollabEditError, ContributionError, ExitCode
+
+
+class Refusal(CollabEditError):
+    """A call that the server does not carry out; nothing has changed."""
+
+    exit_code = ExitCode.ROUND_FAILED
+    status: ClassVar[str] = "FAILED_PRECONDITION"
+    name: ClassVar[str] = ""
+
+
+class VersionRefusal(Refusal):
+    """No protocol version in common."""
+
+    name = "version"
+
+
+class FingerprintRefusal(Refusal):
+    """The model's or the covariance's fingerprint differs."""
+
+    name = "fingerprint"
+
+
+class FederationRefusal(Refusal):
+    """The client's state belongs to another federation."""
+
+    name = "federation"
+
+
+class StaleRoundRefusal(Refusal):
+    """The round, attempt or layer named is not the one under way."""
+
+    name = "stale-round"
+
+
+class StaleVersionRefusal(Refusal):
+    """The client's weights are not the version that the round stands on."""
+
+    name = "stale-version"
+
+
+class RoleRefusal(Refusal):
+    """The caller's role does not allow the call."""
+
+    status = "PERMISSION_DENIED"
+    name = "role"
+
+
+class BadRequestRefusal(Refusal):
+    """A request that says nothing the server could do."""
+
+    status = "INVALID_ARGUMENT"
+
+
+class NotFoundRefusal(Refusal):
+    """What the call names is not there."""
+
+    status = "NOT_FOUND"
+
+
+def status_of(error: CollabEditError) -> tuple[str, str]:
+    """The gRPC status and the name for the trailing metadata of any error told to a user."""
+    if isinstance(error, ContributionError):
+        return "INVALID_ARGUMENT", "contribution"
+    # Other parts of the server bring status and name of their own.
+    return str(getattr(error, "status", "INTERNAL")), str(getattr(error, "name", ""))

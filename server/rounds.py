@@ -1,0 +1,319 @@
+"""A round's life as data: its phases, what may happen in each, and what it leads to.
+
+Everything that affects the state machine lives here and in `collabedit.server.policy`, which decides when something
+is due. Pure: a round and an event in, the next round out. Times are Unix seconds that the caller supplies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+
+
+class Phase(Enum):
+    """Where a round is."""
+
+    OPEN = "open"
+    COLLECTING = "collecting"
+    MERGING = "merging"
+    PUBLISHED = "published"
+    NO_QUORUM = "no-quorum"
+    ABORTED = "aborted"
+
+    @property
+    def ended(self) -> bool:
+        """Nothing happens after it any more."""
+        return self in (Phase.PUBLISHED, Phase.NO_QUORUM, Phase.ABORTED)
+
+
+class Status(Enum):
+    """Where a member of a round stands, with respect to the layer being collected."""
+
+    ENTERED = "entered"
+    CONTRIBUTED = "contributed"
+    OUT = "out"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A client in a round. `digest` is its contribution to the layer being collected; `reason` says why it is out."""
+
+    client: str
+    edits: int
+    status: Status = Status.ENTERED
+    reason: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """New weights of one layer: content addresses of the weight and of the accumulated ΣKKᵀ (empty: none)."""
+
+    weight: str
+    digest: str
+    kkt_digest: str = ""
+
+
+Reasons = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round, whole. Members stand in the order of their client ids, so that a merge always sums in one order.
+
+    exchanges: the weights that each exchange carries: one each in layer-sync, all at once in one-shot.
+    merged: the layers merged in this attempt, in the order of the exchanges.
+    opened, entered (the first Enter), since (collecting of the present layer began), ended: Unix seconds.
+    """
+
+    number: int
+    base_version: int
+    exchanges: tuple[tuple[str, ...], ...]
+    quorum: int
+    opened: float
+    phase: Phase = Phase.OPEN
+    attempt: int = 0
+    layer: int = 0
+    members: tuple[Member, ...] = ()
+    merged: tuple[LayerWeights, ...] = ()
+    entered: float | None = None
+    since: float | None = None
+    ended: float | None = None
+    reason: str = ""
+
+    def member(self, client: str) -> Member | None:
+        """The client's membership; None where it never entered."""
+        return next((each for each in self.members if each.client == client), None)
+
+    @property
+    def live(self) -> tuple[Member, ...]:
+        """Members that are still in the round."""
+        return tuple(each for each in self.members if each.status is not Status.OUT)
+
+    @property
+    def contributed(self) -> tuple[Member, ...]:
+        """Members whose contribution to the layer being collected counts, in the order of the merge."""
+        return tuple(each for each in self.members if each.status is Status.CONTRIBUTED)
+
+    @property
+    def fixed(self) -> bool:
+        """The first layer has closed once: nobody enters any more."""
+        return self.attempt > 0 or self.layer > 0 or self.phase not in (Phase.OPEN, Phase.COLLECTING)
+
+    @property
+    def last_layer(self) -> bool:
+        """The layer being collected or merged is the last one."""
+        return self.layer == len(self.exchanges) - 1
+
+    @property
+    def version(self) -> int | None:
+        """The version of the model that the round published, if it did."""
+        return self.number if self.phase is Phase.PUBLISHED else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happens to a round at a time (Unix seconds)."""
+
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enter(Event):
+    """a client enters"""
+
+    client: str
+    edits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contribute(Event):
+    """a contribution counts"""
+
+    client: str
+    attempt: int
+    layer: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop(Event):
+    """a member is lost in the first layer"""
+
+    reasons: Reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restart(Event):
+    """a member is lost in a later layer"""
+
+    reasons: Reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete(Event):
+    """every contribution is there, or the deadline has come with a quorum"""
+
+    late: Reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class TooFew(Event):
+    """no quorum"""
+
+    reasons: Reasons
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMerged(Event):
+    """a layer is merged"""
+
+    merged: tuple[LayerWeights, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastLayerMerged(Event):
+    """the last layer is merged"""
+
+    merged: tuple[LayerWeights, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotPositiveDefinite(Event):
+    """C + ΣS is not positive definite"""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abort(Event):
+    """an admin aborts"""
+
+    reason: str
+
+
+TRANSITIONS: Final[Mapping[tuple[Phase, type[Event]], Phase]] = {
+    (Phase.OPEN, Enter): Phase.OPEN,
+    (Phase.OPEN, Drop): Phase.OPEN,
+    (Phase.OPEN, Contribute): Phase.COLLECTING,
+    (Phase.OPEN, TooFew): Phase.NO_QUORUM,
+    (Phase.OPEN, Abort): Phase.ABORTED,
+    (Phase.COLLECTING, Enter): Phase.COLLECTING,
+    (Phase.COLLECTING, Drop): Phase.COLLECTING,
+    (Phase.COLLECTING, Contribute): Phase.COLLECTING,
+    (Phase.COLLECTING, Restart): Phase.COLLECTING,
+    (Phase.COLLECTING, Complete): Phase.MERGING,
+    (Phase.COLLECTING, TooFew): Phase.NO_QUORUM,
+    (Phase.COLLECTING, Abort): Phase.ABORTED,
+    (Phase.MERGING, LayerMerged): Phase.COLLECTING,
+    (Phase.MERGING, LastLayerMerged): Phase.PUBLISHED,
+    (Phase.MERGING, NotPositiveDefinite): Phase.ABORTED,
+    (Phase.MERGING, Abort): Phase.ABORTED,
+}
+
+
+class IllegalTransitionError(Exception):
+    """An event that the table or the round's own state does not allow; the round stays as it was."""
+
+
+def advance(round_: Round, event: Event) -> Round:
+    """The round after `event`. Raises IllegalTransitionError where that cannot happen, and nothing changes."""
+    phase = TRANSITIONS.get((round_.phase, type(event)))
+    if phase is None:
+        raise IllegalTransitionError(f"round {round_.number} is {round_.phase.value}: {type(event).__doc__} cannot be")
+    changed = _APPLY[type(event)](round_, event)
+    ended = event.at if phase.ended else None
+    return replace(changed, phase=phase, ended=ended)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise IllegalTransitionError(what)
+
+
+def _with(round_: Round, *changed: Member) -> Round:
+    members = {each.client: each for each in (*round_.members, *changed)}
+    return replace(round_, members=tuple(members[client] for client in sorted(members)))
+
+
+def _out(round_: Round, reasons: Reasons) -> Round:
+    live = {each.client: each for each in round_.live}
+    _require(set(reasons) <= set(live), f"not in round {round_.number}: {sorted(set(reasons) - set(live))}")
+    gone = (replace(live[client], status=Status.OUT, reason=reason, digest="") for client, reason in reasons.items())
+    return _with(round_, *gone)
+
+
+def _awaiting(round_: Round) -> Round:
+    """Every live member owes a contribution again."""
+    return _with(round_, *(replace(each, status=Status.ENTERED, digest="") for each in round_.live))
+
+
+def _enter(round_: Round, event: Enter) -> Round:
+    _require(not round_.fixed, f"round {round_.number} takes no more members since its first layer closed")
+    present = round_.member(event.client)
+    _require(present is None or present.status is Status.OUT, f"{event.client} is in round {round_.number} already")
+    entered = event.at if round_.entered is None else round_.entered
+    return _with(replace(round_, entered=entered), Member(event.client, event.edits))
+
+
+def _contribute(round_: Round, event: Contribute) -> Round:
+    member = round_.member(event.client)
+    here = (round_.attempt, round_.layer)
+    _require((event.attempt, event.layer) == here, f"round {round_.number} collects attempt, layer {here}")
+    _require(member is not None and member.status is Status.ENTERED, f"{event.client} owes round {round_.number} nothing")
+    assert member is not None
+    since = event.at if round_.since is None else round_.since
+    return _with(replace(round_, since=since), replace(member, status=Status.CONTRIBUTED, digest=event.digest))
+
+
+def _drop(round_: Round, event: Drop) -> Round:
+    _require(round_.layer == 0, f"round {round_.number} has merged layers: losing a member restarts it")
+    return _out(round_, event.reasons)
+
+
+def _restart(round_: Round, event: Restart) -> Round:
+    _require(round_.layer > 0, f"round {round_.number} has merged nothing yet: there is nothing to restart")
+    remaining = _awaiting(_out(round_, event.reasons))
+    return replace(remaining, attempt=round_.attempt + 1, layer=0, merged=(), since=event.at)
+
+
+def _complete(round_: Round, event: Complete) -> Round:
+    closed = _out(round_, event.late)
+    _require(len(closed.contributed) >= round_.quorum, f"round {round_.number} has no quorum")
+    _require(closed.live == closed.contributed, f"round {round_.number} still waits for a member")
+    return closed
+
+
+def _too_few(round_: Round, event: TooFew) -> Round:
+    return replace(_out(round_, event.reasons), reason=event.reason, merged=())
+
+
+def _merged(round_: Round, event: LayerMerged | LastLayerMerged) -> Round:
+    names = tuple(each.weight for each in event.merged)
+    _require(names == round_.exchanges[round_.layer], f"round {round_.number} merges {round_.exchanges[round_.layer]}")
+    _require(round_.last_layer == isinstance(event, LastLayerMerged), f"round {round_.number}: {type(event).__doc__}?")
+    merged = round_.merged + event.merged
+    if round_.last_layer:
+        return replace(round_, merged=merged)
+    return replace(_awaiting(round_), merged=merged, layer=round_.layer + 1, since=event.at)
+
+
+def _aborted(round_: Round, event: NotPositiveDefinite | Abort) -> Round:
+    return replace(_out(round_, {each.client: event.reason for each in round_.live}), reason=event.reason, merged=())
+
+
+_APPLY: Final[Mapping[type[Event], Callable[[Round, Any], Round]]] = {
+    Enter: _enter,
+    Contribute: _contribute,
+    Drop: _drop,
+    Restart: _restart,
+    Complete: _complete,
+    TooFew: _too_few,
+    LayerMerged: _merged,
+    LastLayerMerged: _merged,
+    NotPositiveDefinite: _aborted,
+    Abort: _aborted,
+}
