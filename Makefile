@@ -30,7 +30,7 @@ demo: venv ## One server and three clients, really, on the bundled model; a tabl
 	$(BIN)/collab demo
 
 test: venv lint types proto-check ## Lint, types and every test, on the source tree and on the built wheel
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not compose"
 	$(MAKE) wheel-test
 
 test-fast: venv ## The tests that take seconds
