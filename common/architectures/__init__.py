@@ -19,7 +19,7 @@ def architecture_of(model_type: str) -> Architecture:
     except KeyError:
         known = ", ".join(sorted(BY_MODEL_TYPE))
         raise BadModelError(
-            f'no adapter for models of type "{model_type}"', mend=f"supported: {known}; docs/how-to/add-a-family.md"
+            f'no adapter for models of type "{model_type}"', mend=f"supported: {known}; CONTRIBUTING.md says how to add one"
         ) from None
 
 
