@@ -1,0 +1,55 @@
+"""The client's settings: one model makes the flags, the TOML's keys and the help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from platformdirs import user_state_path
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DEFAULT_SERVER = "localhost:50051"
+SERVER_VARIABLE = "COLLAB_SERVER"
+
+
+class ClientConfig(BaseModel):
+    """`collab-client`'s settings. A flag overrides the TOML; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    edits: Path = Field(description="your edits, one JSON object a line; the daemon follows the file")
+    server: str | None = Field(
+        default=None,
+        description=f"host:port of the coordinator [default: ${SERVER_VARIABLE}, the enrolment's, {DEFAULT_SERVER}]",
+    )
+    state: Path = Field(
+        default_factory=lambda: Path(user_state_path("collabedit") / "client"),
+        description="folder of credentials, ledger and unfinished work",
+    )
+    model: str | None = Field(
+        default=None, description="model folder or bundled name [default: the federation's model if it is bundled]"
+    )
+    covariance: Path | None = Field(
+        default=None, description="covariance file [default: the model folder's, else the server's]"
+    )
+    once: bool = Field(default=False, description="end when the edits are merged, or say what is missing")
+    skip_invalid: bool = Field(default=False, description="leave bad lines out instead of refusing the file")
+    device: str = Field(default="cpu", description="where the model runs: cpu, cuda, cuda:1, …")
+    batch: int = Field(default=32, ge=1, le=4096, description="edits that are scored at once")
+    patience: int = Field(
+        default=600, ge=1, le=86_400, description="with --once: seconds without an answer until the server is given up"
+    )
+    report: Path | None = Field(default=None, description="file that the result of each round is written to, as JSON")
+    insecure: bool = Field(default=False, description="plaintext; for a server on this host only")
+    client_id: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9._-]{1,64}$",
+        description="with --insecure: this client's name; else the certificate says it",
+    )
+
+    @model_validator(mode="after")
+    def _named_in_plaintext(self) -> ClientConfig:
+        if self.insecure and self.client_id is None:
+            raise ValueError("--insecure needs --client-id: without a certificate nothing else says who you are")
+        if self.client_id is not None and not self.insecure:
+            raise ValueError("--client-id goes with --insecure only: the certificate says who you are")
+        return self

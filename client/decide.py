@@ -1,0 +1,129 @@
+"""What a client does next: a pure function of its own place and the server's last snapshot of the round.
+
+`RULES` is the table: the first rule whose condition holds names the action. Nothing here remembers anything, so a
+client that was killed, a snapshot that was lost and one that came twice all lead on from where things stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from collabedit.client.snapshot import Membership, Phase, Snapshot
+
+
+class Act(Enum):
+    """The steps of a client; each can be repeated without harm."""
+
+    SETTLE = auto()  # learn how the round that we were in ended, and mark our edits
+    CATCH_UP = auto()  # write the weights of the version that the round stands on
+    ENTER = auto()  # take part, with the edits that wait
+    SCORE = auto()  # score merged edits on the new weights
+    RESTART = auto()  # a new attempt: the base version's weights, from layer 0
+    FIND_TARGETS = auto()  # the z vectors, on the base version's weights
+    APPLY = auto()  # write the next merged layer of this attempt
+    EDIT = auto()  # measure the layer being collected and write our contribution to it
+    SEND = auto()  # upload that contribution and have it counted
+    WAIT = auto()  # until the round or the edits file changes
+
+
+@dataclass(frozen=True)
+class Action:
+    """A step and what it concerns: a round, version, attempt or layer; see `decide`."""
+
+    act: Act
+    subject: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this client stands: what its state folder says, and what its model holds.
+
+    version: whose weights the model holds (with `applied` merged layers of the round on top). round: entered and not
+    settled, else None. written: layers of `attempt` whose contribution lies in the outbox. ready: enough edits wait to
+    enter a round. unscored: edits were merged and not scored yet. shut: a round that did not take us in.
+    """
+
+    version: int = 0
+    ready: bool = False
+    unscored: bool = False
+    round: int | None = None
+    attempt: int = 0
+    targets: bool = False
+    applied: int = 0
+    written: frozenset[int] = frozenset()
+    shut: int | None = None
+
+
+Condition = Callable[[Place, Snapshot], bool]
+Subject = Callable[[Place, Snapshot], int]
+
+
+def _is_over(place: Place, now: Snapshot) -> bool:
+    """The round that we entered has ended, for all or for us."""
+    if place.round is None:
+        return False
+    if place.round != now.round or now.ended or now.member is Membership.OUT:
+        return True
+    return now.member is Membership.ABSENT and not now.takes_members
+
+
+def _may_enter(place: Place, now: Snapshot) -> bool:
+    if place.round is not None:
+        return now.member is Membership.ABSENT
+    counted = now.member is Membership.CONTRIBUTED  # from an earlier life whose state is lost: nothing can be added
+    return place.ready and now.takes_members and place.shut != now.round and not counted
+
+
+def _behind(place: Place, now: Snapshot) -> bool:
+    return place.version != now.stands_on
+
+
+def _scorable(place: Place, _: Snapshot) -> bool:
+    return place.unscored and place.applied == 0
+
+
+def _restarted(place: Place, now: Snapshot) -> bool:
+    return place.round is not None and place.attempt != now.attempt
+
+
+def _lacks_targets(place: Place, _: Snapshot) -> bool:
+    return place.round is not None and not place.targets
+
+
+def _lacks_layer(place: Place, now: Snapshot) -> bool:
+    return place.round is not None and place.applied < len(now.merged)
+
+
+def _is_awaited(place: Place, now: Snapshot) -> bool:
+    collecting = now.phase in (Phase.OPEN, Phase.COLLECTING)
+    return place.round is not None and collecting and now.member is Membership.ENTERED and place.applied == now.layer
+
+
+def _unwritten(place: Place, now: Snapshot) -> bool:
+    return _is_awaited(place, now) and now.layer not in place.written
+
+
+RULES: Final[tuple[tuple[Condition, Act, Subject], ...]] = (
+    (_is_over, Act.SETTLE, lambda place, _: place.round or 0),
+    (_behind, Act.CATCH_UP, lambda _, now: now.stands_on),
+    (_may_enter, Act.ENTER, lambda _, now: now.round),
+    (_restarted, Act.RESTART, lambda _, now: now.attempt),
+    (_scorable, Act.SCORE, lambda place, _: place.version),
+    (_lacks_targets, Act.FIND_TARGETS, lambda place, _: place.round or 0),
+    (_lacks_layer, Act.APPLY, lambda place, _: place.applied),
+    (_unwritten, Act.EDIT, lambda _, now: now.layer),
+    (_is_awaited, Act.SEND, lambda _, now: now.layer),
+)
+
+
+def decide(place: Place, now: Snapshot) -> Action:
+    """The next step. `subject` is the round (SETTLE, ENTER, FIND_TARGETS), the version (CATCH_UP, SCORE), the attempt
+    (RESTART) or the layer's index (APPLY, EDIT, SEND).
+    """
+    for condition, act, subject in RULES:
+        if condition(place, now):
+            return Action(act, subject(place, now))
+    return Action(Act.WAIT)

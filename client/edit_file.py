@@ -1,0 +1,82 @@
+"""The file of edits: read whole, reported by line, followed while it grows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from collabedit.common.edits import Parsed, parse_lines
+from collabedit.common.errors import BadEditsError
+
+log = structlog.get_logger(__name__)
+
+
+def read_edits(file: Path) -> Parsed:
+    """The edits and the problems of `file`. Raises BadEditsError where it cannot be read as UTF-8 text."""
+    try:
+        # Not splitlines(): JSON strings may hold U+2028 and its like as they are.
+        return parse_lines(file.read_text(encoding="utf-8-sig").split("\n"))
+    except OSError as error:
+        raise BadEditsError(f"{file}: {error.strerror}", mend="give the path of a readable JSON-lines file") from error
+    except UnicodeDecodeError as error:
+        raise BadEditsError(f"{file}: not UTF-8 at byte {error.start}", mend="save the file as UTF-8") from error
+
+
+def problem_lines(file: Path, parsed: Parsed) -> list[str]:
+    """One diagnostic for each bad line: `mine.jsonl:17: what`, and the mend indented below."""
+    return [f"{file}:{each.line}: {each.what}" + (f"\n  {each.mend}" if each.mend else "") for each in parsed.problems]
+
+
+def duplicate_lines(file: Path, parsed: Parsed) -> list[str]:
+    """One note for each line that says what an earlier one said; such an edit counts once."""
+    first: dict[str, int] = {}
+    notes = []
+    for edit, line in zip(parsed.edits, parsed.lines, strict=True):
+        earlier = first.setdefault(edit.key, line)
+        if earlier != line:
+            notes.append(f"{file}:{line}: says the same as line {earlier}; counted once")
+    return notes
+
+
+def demand_clean(file: Path, parsed: Parsed) -> None:
+    """Raises BadEditsError that names every bad line, where there is one."""
+    if parsed.problems:
+        raise BadEditsError(
+            "\n".join(problem_lines(file, parsed)),
+            mend=f"nothing was sent; mend {len(parsed.problems)} line(s), or leave them out with --skip-invalid",
+        )
+
+
+class FileFollower:
+    """Calls `changed` from a thread of its own whenever `file` is written, replaced or removed.
+
+    The folder is watched rather than the file, because editors replace a file by renaming another onto it.
+    """
+
+    def __init__(self, file: Path, changed: Callable[[], None]) -> None:
+        self._file = file.resolve()
+        self._changed = changed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="edits-follower", daemon=True)
+
+    def start(self) -> None:
+        """Starts following; a change made before this returns may go unnoticed."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread's wait; does not wait for it."""
+        self._stop.set()
+
+    def _follow(self) -> None:
+        from watchfiles import watch
+
+        def concerns_us(_: object, path: str) -> bool:
+            return Path(path) == self._file
+
+        for _ in watch(
+            self._file.parent, watch_filter=concerns_us, stop_event=self._stop, recursive=False, debounce=200
+        ):
+            self._changed()

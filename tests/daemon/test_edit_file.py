@@ -1,0 +1,69 @@
+"""The file of edits: bad lines by number, and changes as they come."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from collabedit.client.edit_file import FileFollower, demand_clean, duplicate_lines, read_edits
+from collabedit.common.errors import BadEditsError, ExitCode
+
+GOOD = '{"prompt": "The mother tongue of {} is", "subject": "Danielle Darrieux", "target_new": "English"}'
+BAD = '{"prompt": "The mother tongue of Darrieux is", "subject": "Danielle Darrieux", "target_new": "English"}'
+
+
+def test_every_bad_line_is_named_with_its_mend(tmp_path: Path) -> None:
+    """Each bad line is reported as `file:line: what` with the mend below; the code is 3."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text(f"{GOOD}\n{BAD}\n\n{{}}\nnot json\n")
+    with pytest.raises(BadEditsError) as refused:
+        demand_clean(file, read_edits(file))
+    said = refused.value.diagnostics().splitlines()
+    assert said[0].startswith(f"{file}:2: the subject")
+    assert said[1].startswith("  write the prompt with {}")
+    assert [line for line in said if line.startswith(f"{file}:4:")]
+    assert [line for line in said if line.startswith(f"{file}:5: not JSON")]
+    assert refused.value.exit_code == ExitCode.BAD_EDITS
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe{}"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    """A missing file, or one that is no UTF-8, is one line that names it."""
+    file = tmp_path / "mine.jsonl"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BadEditsError, match=r"mine\.jsonl"):
+        read_edits(file)
+
+
+def test_line_separators_inside_strings_end_no_line(tmp_path: Path) -> None:
+    """U+2028 inside a JSON string is text, and a byte order mark at the start is none."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text("\ufeff" + GOOD.replace("English", "Eng\u2028lish") + "\r\n" + GOOD + "\r\n", encoding="utf-8")
+    found = read_edits(file)
+    assert found.lines == (1, 2)
+    assert not found.problems
+
+
+def test_duplicates_are_told(tmp_path: Path) -> None:
+    """A line that says what an earlier one said is noted with both numbers."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text(f"{GOOD}\n{GOOD}\n")
+    assert duplicate_lines(file, read_edits(file)) == [f"{file}:2: says the same as line 1; counted once"]
+
+
+def test_replacing_the_file_is_noticed(tmp_path: Path) -> None:
+    """A file that is replaced by renaming another onto it, as editors do, counts as changed; its neighbours do not."""
+    file, other = tmp_path / "mine.jsonl", tmp_path / "other.jsonl"
+    file.write_text(GOOD)
+    changed = threading.Event()
+    follower = FileFollower(file, changed.set)
+    follower.start()
+    try:
+        while not changed.wait(0.3):  # again, until the follower's own start is over
+            other.write_text(GOOD + "\n")
+            other.replace(file)
+    finally:
+        follower.stop()
