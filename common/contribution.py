@@ -1,0 +1,196 @@
+"""What one client uploads for one layer, in either encoding, and what the merge asks of it.
+
+Both encodings carry the same information (Δ, S): see `collabedit.common.factors`. Nothing here is K or R.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from collabedit.common.errors import ContributionError
+from collabedit.common.hparams import ResidualShares, Spread
+from collabedit.common.linalg import Cholesky, as_float64
+from collabedit.common.settings import Encoding, Schedule, WireDtype
+
+COLUMNS = 2048  # a dense S is widened to float64 this many columns at a time
+
+
+@dataclass(frozen=True)
+class Factored:
+    """One layer of one contribution: Δ = R̃ Lᵀ (C + L Lᵀ)⁻¹ and S = L Lᵀ.
+
+    residual_factor R̃: [d_out, r]; kkt_factor L: [d_in, r]; float32 or float64.
+    """
+
+    residual_factor: Tensor
+    kkt_factor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)."""
+        return self.residual_factor.shape[0], self.kkt_factor.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype on the wire."""
+        return self.kkt_factor.dtype
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding's name."""
+        return "factored"
+
+    def add_moment_to(self, moment: Tensor, prior: Tensor) -> None:
+        """moment += Δ (C + S) = R̃ Lᵀ, in place; float64 [d_out, d_in]. The prior is not needed."""
+        moment.addmm_(as_float64(self.residual_factor), as_float64(self.kkt_factor).mT)
+
+    def add_kkt_to(self, gram: Tensor) -> None:
+        """gram += S = L Lᵀ, in place; float64 [d_in, d_in]."""
+        factor = as_float64(self.kkt_factor)
+        gram.addmm_(factor, factor.mT)
+
+    def moment(self, prior: Tensor) -> Tensor:
+        """G = Δ (C + S), [d_out, d_in], float64. prior C: [d_in, d_in]."""
+        return as_float64(self.residual_factor) @ as_float64(self.kkt_factor).mT
+
+    def kkt(self) -> Tensor:
+        """S, [d_in, d_in], float64."""
+        factor = as_float64(self.kkt_factor)
+        return factor @ factor.mT
+
+    def update(self, prior: Tensor, *, what: str = "C + KKᵀ") -> Tensor:
+        """Δ = G (C + S)⁻¹, [d_out, d_in], float64. Raises NotPositiveDefiniteError that names `what`."""
+        gram = as_float64(prior).clone()
+        self.add_kkt_to(gram)
+        return Cholesky.of(gram, what=what, overwrite=True).solve_right(self.moment(prior))
+
+    def dense(self, prior: Tensor) -> Dense:
+        """The same information in the dense encoding, float64."""
+        return Dense(delta=self.update(prior), kkt_matrix=self.kkt())
+
+    def to(self, dtype: torch.dtype) -> Factored:
+        """The same in another dtype."""
+        return Factored(self.residual_factor.to(dtype), self.kkt_factor.to(dtype))
+
+
+@dataclass(frozen=True)
+class Dense:
+    """One layer of one contribution as the paper has it: Δ and S = K Kᵀ.
+
+    delta Δ: [d_out, d_in]; kkt_matrix S: [d_in, d_in], symmetric; float32 or float64.
+    """
+
+    delta: Tensor
+    kkt_matrix: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)."""
+        return self.delta.shape[0], self.delta.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype on the wire."""
+        return self.kkt_matrix.dtype
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding's name."""
+        return "dense"
+
+    def add_moment_to(self, moment: Tensor, prior: Tensor) -> None:
+        """moment += Δ (C + S) = Δ C + Δ S, in place; float64 [d_out, d_in]. C + S itself is never formed."""
+        delta = as_float64(self.delta)
+        moment.addmm_(delta, as_float64(prior))
+        for into, columns in zip(
+            torch.split(moment, COLUMNS, 1), torch.split(self.kkt_matrix, COLUMNS, 1), strict=True
+        ):
+            into.addmm_(delta, as_float64(columns))
+
+    def add_kkt_to(self, gram: Tensor) -> None:
+        """gram += S, in place; float64 [d_in, d_in]."""
+        gram.add_(self.kkt_matrix)
+
+    def moment(self, prior: Tensor) -> Tensor:
+        """G = Δ (C + S), [d_out, d_in], float64. prior C: [d_in, d_in]."""
+        moment = torch.zeros(self.shape, dtype=torch.float64, device=self.delta.device)
+        self.add_moment_to(moment, prior)
+        return moment
+
+    def kkt(self) -> Tensor:
+        """S, [d_in, d_in], float64."""
+        return as_float64(self.kkt_matrix)
+
+    def update(self, prior: Tensor, *, what: str = "C + KKᵀ") -> Tensor:
+        """Δ, [d_out, d_in], float64: as uploaded, without a solve."""
+        return as_float64(self.delta)
+
+    def dense(self, prior: Tensor) -> Dense:
+        """This one, in float64."""
+        return self.to(torch.float64)
+
+    def to(self, dtype: torch.dtype) -> Dense:
+        """The same in another dtype."""
+        return Dense(self.delta.to(dtype), self.kkt_matrix.to(dtype))
+
+
+LayerUpdate = Factored | Dense
+
+
+class ContributionLike(Protocol):
+    """What the merge reads: a file, mapped, or layers in memory."""
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Full names of the weights that it updates, in the order of the layers."""
+
+    def layer(self, weight: str) -> LayerUpdate:
+        """The update of one weight. Raises ContributionError where there is none."""
+
+
+class Metadata(BaseModel):
+    """What a contribution says about itself. None: the file does not say (it came from elsewhere).
+
+    Fingerprints are `sha256:…` strings of `collabedit.common.fingerprint`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format_version: int | None = Field(default=None, ge=1)
+    model_fingerprint: str | None = None
+    covariance_fingerprint: str | None = None
+    algorithm: str | None = None
+    schedule: Schedule | None = None
+    spread: Spread | None = None
+    residual_shares: ResidualShares | None = None
+    edits: int | None = Field(default=None, ge=0)
+    dtype: WireDtype | None = None
+    encoding: Encoding | None = None
+    round: int | None = Field(default=None, ge=0)
+    base_version: int | None = Field(default=None, ge=0)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A whole contribution in memory."""
+
+    layers: Mapping[str, LayerUpdate]
+    metadata: Metadata = field(default_factory=Metadata)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Full names of the weights that it updates, in the mapping's order."""
+        return tuple(self.layers)
+
+    def layer(self, weight: str) -> LayerUpdate:
+        """The update of one weight. Raises ContributionError where there is none."""
+        try:
+            return self.layers[weight]
+        except KeyError:
+            raise ContributionError(f"the contribution has no update of {weight}") from None

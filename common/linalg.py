@@ -1,0 +1,57 @@
+"""Symmetric positive definite systems: factor once, solve many. Everything in float64, and never an inverse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from collabedit.common.errors import NotPositiveDefiniteError
+
+
+def as_float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64, on its own device; the tensor itself where it is float64 already."""
+    return tensor.to(torch.float64)
+
+
+@dataclass(frozen=True)
+class Cholesky:
+    """A = F Fᵀ with F lower triangular: `factor`, [n, n], float64."""
+
+    factor: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor, *, what: str = "the matrix", overwrite: bool = False) -> Cholesky:
+        """Factors a symmetric positive definite matrix [n, n]; only its upper triangle (row-major) is read.
+
+        what: names the matrix in the error. overwrite: factor in the matrix's own memory where it is float64 and
+        contiguous, which spares one [n, n]; the matrix is lost.
+        Raises NotPositiveDefiniteError that names `what` and the smallest pivot.
+        """
+        work = as_float64(matrix)
+        if not overwrite and work is matrix:
+            work = matrix.clone(memory_format=torch.contiguous_format)
+        work = work.contiguous().mT  # column-major, as LAPACK wants it: no further copy is made
+        info = torch.empty((), dtype=torch.int32, device=work.device)
+        torch.linalg.cholesky_ex(work, out=(work, info))
+        order = int(info)
+        if order:
+            raise _not_positive_definite(what, order, float(work[order - 1, order - 1]))
+        return cls(work)
+
+    def solve_left(self, rhs: Tensor) -> Tensor:
+        """A⁻¹ B for B: [n, m]; float64."""
+        return torch.cholesky_solve(as_float64(rhs), self.factor)
+
+    def solve_right(self, lhs: Tensor) -> Tensor:
+        """B A⁻¹ for B: [m, n]; float64, contiguous."""
+        return torch.cholesky_solve(as_float64(lhs).mT, self.factor).mT.contiguous()
+
+
+def _not_positive_definite(what: str, order: int, pivot: float) -> NotPositiveDefiniteError:
+    """Cholesky stops at the first pivot that is not positive: the smallest of those it saw."""
+    return NotPositiveDefiniteError(
+        f"{what} is not positive definite: its smallest pivot is {pivot:.3e}, at row {order}",
+        mend="check that the covariance comes from enough text (more tokens than the layer's inputs) and is finite",
+    )

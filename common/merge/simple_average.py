@@ -1,0 +1,25 @@
+"""Simple average: (1/N) Σ Δᵢ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from collabedit.common.contribution import ContributionLike
+from collabedit.common.merge.base import Prior, sum_of_updates
+
+
+@dataclass(frozen=True)
+class SimpleAverage:
+    """The mean of the clients' updates, whatever their number; destructive (paper, section 3.2)."""
+
+    name: str = "simple-average"
+
+    def merge(
+        self, weights: Sequence[str], prior: Prior, contributions: Sequence[ContributionLike]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """As `MergeMethod.merge`."""
+        for weight in weights:
+            yield weight, sum_of_updates(weight, prior, contributions) / len(contributions)

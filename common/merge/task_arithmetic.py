@@ -1,0 +1,26 @@
+"""Task arithmetic (eq. 19): λ_ta Σ Δᵢ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from collabedit.common.contribution import ContributionLike
+from collabedit.common.merge.base import Prior, sum_of_updates
+
+
+@dataclass(frozen=True)
+class TaskArithmetic:
+    """The clients' updates added up, times `scale` (λ_ta); destructive (paper eq. 5)."""
+
+    name: str = "task-arithmetic"
+    scale: float = 1.0
+
+    def merge(
+        self, weights: Sequence[str], prior: Prior, contributions: Sequence[ContributionLike]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """As `MergeMethod.merge`."""
+        for weight in weights:
+            yield weight, sum_of_updates(weight, prior, contributions) * self.scale
