@@ -1,0 +1,185 @@
+"""What a contribution must hold before it counts. Pure: rules and tensors in, a ContributionError or nothing out.
+
+Messages name the layer and the rule, and never a value that tells something about the edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from collabedit.common.contribution import Dense, LayerUpdate, Metadata
+from collabedit.common.errors import ContributionError, MismatchError
+from collabedit.common.linalg import as_float64
+
+SYMMETRY_TOLERANCE: Final = 1e-6  # largest |S − Sᵀ|, relative to S's largest entry
+PSD_TOLERANCE: Final = 1e-6  # of ‖S‖_F: rounding S to float32 moves its eigenvalues by up to 6e-8 ‖S‖_F
+RANK_TOLERANCE: Final = 1e-6  # of the largest eigenvalue of S: what is weaker hides nothing, and may be rounding
+LARGEST: Final = 1e12  # magnitude of an entry: nothing that an edit makes, and its products stay finite in float64
+WIRE_DTYPES: Final = frozenset({torch.float32, torch.float64})
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a federation, or of a merge without one. None: the rule does not apply.
+
+    shapes: (d_out, d_in) of exactly the weights that the contribution must update: one in layer-sync, all in one-shot.
+    min_rank: least effective rank of S, that is eigenvalues above RANK_TOLERANCE × the largest (paper figure 5).
+    max_norms: greatest ‖Δ‖_F by weight; needs the prior to be checked.
+    strict_metadata: a contribution must say its fingerprints, schedule and base version where the rules name one.
+    """
+
+    shapes: Mapping[str, tuple[int, int]]
+    dtypes: frozenset[torch.dtype] = WIRE_DTYPES
+    encodings: frozenset[str] = frozenset({"factored", "dense"})
+    min_rank: int = 1
+    max_norms: Mapping[str, float] | None = None
+    model_fingerprint: str | None = None
+    covariance_fingerprint: str | None = None
+    schedule: str | None = None
+    spread: str | None = None
+    residual_shares: str | None = None
+    base_version: int | None = None
+    round: int | None = None
+    strict_metadata: bool = True
+
+
+class Checkable(Protocol):
+    """A contribution with its metadata: `ContributionFile` or `Contribution`."""
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Full names of the weights that it updates."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What it says about itself."""
+
+    def layer(self, weight: str) -> LayerUpdate:
+        """The update of one weight."""
+
+
+def check_contribution(
+    contribution: Checkable, rules: Rules, *, prior: Callable[[str], Tensor] | None = None
+) -> tuple[str, ...]:
+    """Checks metadata, names, and each layer, one in memory at a time; returns warnings (what the metadata lacks).
+
+    prior: C of a weight, needed for `max_norms` alone. Raises MismatchError for a fingerprint, schedule or version that
+    differs, ContributionError for anything else.
+    """
+    warnings = check_metadata(contribution.metadata, rules)
+    check_weights(contribution.weights, rules)
+    for weight in rules.shapes:
+        check_layer(weight, contribution.layer(weight), rules, prior=prior(weight) if prior else None)
+    return warnings
+
+
+def check_metadata(metadata: Metadata, rules: Rules) -> tuple[str, ...]:
+    """Compares what the contribution says about itself; returns a line for each thing that it does not say.
+
+    Raises MismatchError for one that differs, ContributionError for one that lacks under `strict_metadata`.
+    """
+    warnings = []
+    for name in (
+        "model_fingerprint", "covariance_fingerprint", "schedule", "spread", "residual_shares", "base_version", "round"
+    ):  # fmt: skip
+        wanted, said, what = getattr(rules, name), getattr(metadata, name), name.replace("_", " ")
+        if wanted is None or said == wanted:
+            continue
+        if said is not None:
+            raise MismatchError(
+                f"the contribution's {what} is {said}, not {wanted}",
+                mend="edit again with the same model, covariance and settings as the other parties",
+            )
+        if rules.strict_metadata:
+            raise ContributionError(f"the contribution's metadata lacks its {what}")
+        warnings.append(f"the metadata lacks the {what}: it cannot be compared")
+    if metadata.algorithm not in (None, "MEMIT"):
+        raise MismatchError(f"the contribution's algorithm is {metadata.algorithm[:40]}, not MEMIT")
+    return tuple(warnings)
+
+
+def check_weights(weights: Sequence[str], rules: Rules) -> None:
+    """Exactly the weights that the rules name. Raises ContributionError."""
+    missing, unknown = set(rules.shapes) - set(weights), set(weights) - set(rules.shapes)
+    if unknown:
+        raise ContributionError(f"{min(unknown)[:200]} is not among the weights to be updated")
+    if missing:
+        raise ContributionError(f"the contribution has no update of {min(missing)}")
+
+
+def check_layer(weight: str, update: LayerUpdate, rules: Rules, *, prior: Tensor | None = None) -> None:
+    """Shape, dtype, finiteness, S positive semi-definite and of sufficient rank, Δ's norm. Raises ContributionError."""
+    _check_form(weight, update, rules)
+    _check_finite(weight, update)
+    eigenvalues = _kkt_eigenvalues(weight, update)
+    rank = int((eigenvalues > RANK_TOLERANCE * eigenvalues.max()).sum())
+    if rank < rules.min_rank:
+        raise ContributionError(
+            f"{weight}: KKᵀ has rank {rank}; the federation's minimum is {rules.min_rank}",
+            mend=f"contribute at least {rules.min_rank} edits of different facts, or pad with public ones",
+        )
+    if rules.max_norms is not None and prior is not None:
+        norm, most = float(update.update(prior).norm()), rules.max_norms[weight]
+        if norm > most:
+            raise ContributionError(f"{weight}: the update's norm {norm:.3e} exceeds {most:.3e}")
+
+
+def _check_form(weight: str, update: LayerUpdate, rules: Rules) -> None:
+    first, second = _tensors(update)
+    for tensor in (first, second):
+        if tensor.ndim != 2 or 0 in tensor.shape:
+            raise ContributionError(f"{weight}: shape {tuple(tensor.shape)} is not that of a matrix")
+        if tensor.dtype not in rules.dtypes:
+            allowed = " or ".join(sorted(str(each).removeprefix("torch.") for each in rules.dtypes))
+            raise ContributionError(f"{weight}: dtype {str(tensor.dtype).removeprefix('torch.')}, not {allowed}")
+    if update.encoding not in rules.encodings:
+        raise ContributionError(f"{weight}: encoding {update.encoding}, not {' or '.join(sorted(rules.encodings))}")
+    if update.shape != rules.shapes[weight]:
+        raise ContributionError(f"{weight}: shape {update.shape}, not {rules.shapes[weight]}")
+    d_in = update.shape[1]
+    if isinstance(update, Dense):
+        if second.shape != (d_in, d_in):
+            raise ContributionError(f"{weight}: KKᵀ has shape {tuple(second.shape)}, not {(d_in, d_in)}")
+    elif first.shape[1] != second.shape[1] or second.shape[1] > d_in:
+        raise ContributionError(
+            f"{weight}: factors of {first.shape[1]} and {second.shape[1]} columns for {d_in} inputs"
+        )
+
+
+def _check_finite(weight: str, update: LayerUpdate) -> None:
+    for tensor in _tensors(update):
+        largest = float(torch.linalg.vector_norm(tensor, ord=float("inf")))  # not a number where any entry is none
+        if not largest <= LARGEST:
+            what = "of a magnitude above 1e12" if largest < float("inf") else "that are not finite"
+            raise ContributionError(
+                f"{weight}: the contribution has values {what}",
+                mend="the edit of this layer overflowed: check the model and the covariance, and edit again",
+            )
+
+
+def _kkt_eigenvalues(weight: str, update: LayerUpdate) -> Tensor:
+    """S's eigenvalues, without the certain zeros of a factored S; [d_in] or [r], float64."""
+    eigenvalues: Tensor
+    if isinstance(update, Dense):
+        S = update.kkt_matrix
+        if float((S - S.mT).abs().max()) > SYMMETRY_TOLERANCE * float(S.abs().max()):
+            raise ContributionError(f"{weight}: KKᵀ is not symmetric")
+        eigenvalues = torch.linalg.eigvalsh(as_float64(S))
+    else:
+        eigenvalues = torch.linalg.svdvals(as_float64(update.kkt_factor)).square()
+    if float(eigenvalues.max()) <= 0.0:
+        raise ContributionError(f"{weight}: KKᵀ has no positive eigenvalue")
+    if float(eigenvalues.min()) < -PSD_TOLERANCE * float(eigenvalues.norm()):  # ‖S‖_F is its eigenvalues' norm
+        raise ContributionError(f"{weight}: KKᵀ is not positive semi-definite")
+    return eigenvalues
+
+
+def _tensors(update: LayerUpdate) -> tuple[Tensor, Tensor]:
+    if isinstance(update, Dense):
+        return update.delta, update.kkt_matrix
+    return update.residual_factor, update.kkt_factor
