@@ -9,15 +9,17 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from collabedit.common.architectures import Architecture, architecture_of
 from collabedit.common.errors import BadFileError, BadModelError
 from collabedit.common.hparams import HyperParameters
+
+if TYPE_CHECKING:  # the server starts, and tells models apart, without torch
+    import torch
+    from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -80,9 +82,9 @@ class ModelFolder:
         with self._open(single) as tensors:
             return dict.fromkeys(tensors.keys(), single)
 
-    def _open(self, file: Path) -> Any:
+    def _open(self, file: Path, framework: str = "np") -> Any:
         try:
-            return safe_open(file, framework="pt")
+            return safe_open(file, framework=framework)
         except (OSError, SafetensorError) as error:
             raise BadFileError(
                 f"{file}: {error}", mend="the file is truncated or not safetensors: copy it again"
@@ -98,9 +100,19 @@ class ModelFolder:
     def weight(self, name: str) -> Tensor:
         """One edited weight, [d_out, d_in], in the file's dtype."""
         stored = self.stored_name(name)
-        with self._open(self.files[stored]) as tensors:
+        with self._open(self.files[stored], "pt") as tensors:
             tensor: Tensor = tensors.get_tensor(stored)
         return tensor.T.contiguous() if self.architecture.transposed else tensor
+
+    def shape(self, name: str) -> tuple[int, int]:
+        """(d_out, d_in) of one edited weight, from its file's header. Raises BadModelError where it is no matrix."""
+        stored = self.stored_name(name)
+        with self._open(self.files[stored]) as tensors:
+            shape = tuple(tensors.get_slice(stored).get_shape())
+        if len(shape) != 2:
+            raise BadModelError(f"{self.path}: {stored} has shape {shape}, which is not a matrix's")
+        rows, columns = shape
+        return (columns, rows) if self.architecture.transposed else (rows, columns)
 
     def as_stored(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """A normalised weight [d_out, d_in] as the family's files hold it."""
