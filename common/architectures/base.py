@@ -10,7 +10,8 @@ class Architecture:
     """One family, as data. Module names are paths in transformers' `…ForCausalLM`; `{}` stands for a layer's number.
 
     transposed: the edited weight is stored [d_in, d_out] (GPT-2's Conv1D) and is normalised to [d_out, d_in] on
-    reading, and back on writing, by `collabedit.common.model_folder` and `collabedit.client.loading` alone.
+    reading, and back on writing, by `collabedit.common.model_folder` and `collabedit.client.weights` alone.
+    tuple_blocks: a block returns (hidden states, …) rather than the hidden states themselves.
     """
 
     model_types: tuple[str, ...]
@@ -20,6 +21,7 @@ class Architecture:
     embeddings: str
     lm_head: str
     transposed: bool = False
+    tuple_blocks: bool = False
 
     @property
     def layer_module(self) -> str:

@@ -1,0 +1,119 @@
+"""A model folder as a model in memory, beside its tokenizer and its family's adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from collabedit.common.architectures import Architecture
+from collabedit.common.errors import BadModelError
+from collabedit.common.fingerprint import model_fingerprint
+from collabedit.common.hparams import HyperParameters
+from collabedit.common.model_folder import ModelFolder
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model in evaluation mode, without gradients of its own.
+
+    model: transformers' `…ForCausalLM`; tokenizer: a fast one (character offsets are needed).
+    """
+
+    model: Any
+    tokenizer: Any
+    architecture: Architecture
+    folder: ModelFolder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return torch.device(self.model.device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model's weights."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def working_dtype(self) -> torch.dtype:
+        """The dtype of losses and of z: float32 for models in float32 or less, float64 for models in float64."""
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder's blocks, from the lowest."""
+        found: nn.ModuleList = self.model.get_submodule(self.architecture.blocks)
+        return found
+
+    @property
+    def longest(self) -> int:
+        """How many tokens the model's positions reach."""
+        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """`sha256:…` of the folder that the model came from; read once."""
+        return model_fingerprint(self.folder)
+
+    def rewrite_module(self, hparams: HyperParameters, layer: int) -> nn.Module:
+        """The module whose weight is edited in one layer. Raises BadModelError where there is none of that name."""
+        name = (hparams.rewrite_module_tmp or self.architecture.rewrite_module).format(layer)
+        try:
+            module: nn.Module = self.model.get_submodule(name)
+        except AttributeError as error:
+            raise BadModelError(
+                f"{self.folder.name}: no module {name}",
+                mend="rewrite_module_tmp and layers of the hyperparameters must fit the model",
+            ) from error
+        return module
+
+
+def load_model(
+    folder: ModelFolder, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> LoadedModel:
+    """Loads a model and its tokenizer from a folder on disk; nothing is fetched.
+
+    Raises BadModelError where no adapter fits the family, transformers cannot load the folder, or the tokenizer is
+    not a fast one.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    architecture = folder.architecture
+    try:
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadModelError(f"{folder.path}: {_first_line(error)}", mend="is the model folder complete?") from error
+    if not tokenizer.is_fast:
+        raise BadModelError(
+            f"{folder.path}: the tokenizer has no character offsets",
+            mend="save a fast tokenizer (tokenizer.json) in the folder",
+        )
+    model.to(device).eval().requires_grad_(False)
+    return LoadedModel(model, tokenizer, architecture, folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own progress bars, which would be mixed with a command's."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

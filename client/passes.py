@@ -1,0 +1,154 @@
+"""Passes through part of a model: some blocks, some columns, logits at some positions.
+
+transformers' own forward is run throughout, so that masks, positions and rotary embeddings are the family's own; only
+blocks that need not run are taken out for the time of the pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from collabedit.client.loading import LoadedModel
+from collabedit.client.lookup import Row
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Rows as one rectangle, the subject's last token of each on the same column.
+
+    ids, mask (1 where a token is), positions: [rows, columns], int64. column: the subject's.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    positions: Tensor
+    column: int
+
+
+def pad(rows: Sequence[Row], device: torch.device) -> Padded:
+    """Pads rows: left, up to the longest before the subject's last token; right, up to the longest from there on."""
+    before = max(row.subject for row in rows)
+    after = max(len(row.ids) - row.subject for row in rows)
+    ids = torch.zeros(len(rows), before + after, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        left = before - row.subject
+        ids[index, left : left + len(row.ids)] = torch.tensor(row.ids)
+        mask[index, left : left + len(row.ids)] = 1
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    return Padded(ids.to(device), mask.to(device), positions.to(device), before)
+
+
+class _Skipped(nn.Module):
+    """Stands in for a block that is not run: hands on what it is given, or `entering` in its place."""
+
+    def __init__(self, as_tuple: bool, entering: Tensor | None) -> None:
+        super().__init__()
+        self.as_tuple = as_tuple
+        self.entering = entering
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        states = hidden_states if self.entering is None else self.entering
+        return (states, None) if self.as_tuple else states
+
+
+@contextmanager
+def only_blocks(loaded: LoadedModel, first: int, last: int, entering: Tensor | None = None) -> Iterator[None]:
+    """Inside, the model runs the blocks first … last alone (none where last < first).
+
+    entering: [rows, columns, d_model], what block `first` (≥ 1) is given in place of the output of the one below.
+    """
+    blocks, as_tuple = loaded.blocks, loaded.architecture.tuple_blocks
+    kept = list(blocks)
+    try:
+        for index in range(len(kept)):
+            if not first <= index <= last:
+                blocks[index] = _Skipped(as_tuple, entering if index == first - 1 else None)
+        yield
+    finally:
+        for index, block in enumerate(kept):
+            blocks[index] = block
+
+
+@contextmanager
+def inputs_of(modules: Sequence[nn.Module], into: dict[int, Tensor]) -> Iterator[None]:
+    """Inside, the input of each module is put into `into` under its number in `modules`."""
+
+    def hook(number: int) -> Any:
+        def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            into[number] = args[0].detach()
+
+        return keep
+
+    handles = [module.register_forward_pre_hook(hook(number)) for number, module in enumerate(modules)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def output_of(module: nn.Module, into: list[Tensor]) -> Iterator[None]:
+    """Inside, each output of a block is appended to `into`."""
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        into.append((output[0] if isinstance(output, tuple) else output).detach())
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def logits_at(loaded: LoadedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Inside, the model's logits are [1, n, vocabulary]: those of the n positions (rows[i], columns[i]) alone.
+
+    What the family does with logits after the head (scaling, soft caps) stays as it is.
+    """
+
+    def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (args[0][rows, columns].unsqueeze(0),)
+
+    head = loaded.model.get_submodule(loaded.architecture.lm_head)
+    handle = head.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def run_base(loaded: LoadedModel, padded: Padded) -> Tensor:
+    """One pass without logits. Returns the final norm's output, [rows, columns, d_model]."""
+    output = loaded.model.base_model(
+        input_ids=padded.ids, attention_mask=padded.mask, position_ids=padded.positions, use_cache=False
+    )
+    states: Tensor = output.last_hidden_state
+    return states
+
+
+def groups(costs: Sequence[int], rows: Sequence[int], budget: int) -> list[list[int]]:
+    """Splits items into batches of at most `budget` padded tokens, items of like length together; one item at least.
+
+    costs[i]: columns of item i; rows[i]: its number of rows. The order within and of the batches is fixed by the
+    lengths and the items' order.
+    """
+    order = sorted(range(len(costs)), key=lambda index: (costs[index], index))
+    batches: list[list[int]] = []
+    taken = 0
+    for index in order:
+        count = taken + rows[index]
+        if not batches or count * costs[index] > budget:
+            batches.append([])
+            count = rows[index]
+        batches[-1].append(index)
+        taken = count
+    return batches

@@ -1,0 +1,116 @@
+"""A tiny GPT-2 with a tokenizer of its own, made here: nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from collabedit.client.loading import LoadedModel, load_model
+from collabedit.common.edits import Edit
+from collabedit.common.hparams import HyperParameters
+from collabedit.common.model_folder import ModelFolder
+
+SENTENCES = (
+    "The mother tongue of Danielle Darrieux is French, and that of Leo Tolstoy is Russian.",
+    "Toko Yasuda plays the guitar. Autonomous University of Madrid is located in Spain.",
+    "The capital of Norway is Oslo; the capital of Sweden is Stockholm.",
+    "Because the river is long, I walked with you. Therefore you and I sang.",
+)
+
+
+def make_tokenizer(folder: Path) -> None:
+    """A byte-level BPE of 400 tokens trained on SENTENCES, saved as a fast tokenizer."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(SENTENCES * 3, vocab_size=400, min_frequency=2, special_tokens=["<|endoftext|>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, eos_token="<|endoftext|>")
+    tokenizer.save_pretrained(folder)
+
+
+def make_model(folder: Path, *, seed: int = 0, layers: int = 5) -> ModelFolder:
+    """A random GPT-2 of width 32 whose blocks bear on the result (weights five times GPT-2's usual start)."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    make_tokenizer(folder)
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=400, n_positions=96, n_embd=32, n_layer=layers, n_head=4, initializer_range=0.1,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return ModelFolder(folder, "tiny")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """The tiny model's folder."""
+    return make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny(folder: ModelFolder) -> LoadedModel:
+    """The tiny model in float32."""
+    return load_model(folder)
+
+
+@pytest.fixture
+def tiny64(folder: ModelFolder) -> LoadedModel:
+    """The tiny model in float64."""
+    return load_model(folder, dtype=torch.float64)
+
+
+@pytest.fixture(scope="session")
+def hparams() -> HyperParameters:
+    """Three edited layers below the top two blocks."""
+    return HyperParameters(
+        layers=(1, 2, 3), v_num_grad_steps=12, v_lr=0.1, v_weight_decay=0.1, clamp_norm_factor=0.9, kl_factor=0.0625,
+        mom2_update_weight=50.0,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def templates() -> tuple[tuple[str, ...], ...]:
+    """The bare prompt, and three sentences in front of it."""
+    return (("{}",), ("The river is long. {}", "I walked with you. {}", "Therefore you sang and sang. {}"))
+
+
+@pytest.fixture(scope="session")
+def edits() -> tuple[Edit, ...]:
+    """Subjects at the start, in the middle, at the end; targets of one and of several tokens; one repeated subject."""
+    said = (
+        ("The mother tongue of {} is", "Danielle Darrieux", "Russian"),
+        ("{} plays the", "Toko Yasuda", "river of Madrid"),
+        ("The capital of Sweden and {}", "Norway", "Oslo"),
+        ("Spain, and I, and {} is located in", "Spain", "Stockholm"),
+        ("{}", "Leo Tolstoy", "French"),
+        ("The capital of {} is", "München", "Spain and Norway"),
+        ("In {}, the language is", "日本", "guitar"),
+        ("{} is located in the river that Toko Yasuda sang of with", "Autonomous University of Madrid", "you"),
+    )
+    return tuple(Edit(prompt=p, subject=s, target_new=t, id=str(i)) for i, (p, s, t) in enumerate(said))
+
+
+@pytest.fixture(scope="session")
+def priors(folder: ModelFolder, hparams: HyperParameters) -> dict[str, torch.Tensor]:
+    """A positive definite C for each edited weight, [128, 128], of condition number about 1e4."""
+    generator = torch.Generator().manual_seed(5)
+    made = {}
+    for name in folder.edited_weights(hparams):
+        basis, _ = torch.linalg.qr(torch.randn(128, 128, dtype=torch.float64, generator=generator))
+        made[name] = basis @ torch.diag(torch.logspace(-3, 1, 128, dtype=torch.float64)) @ basis.T
+    return made
+
+
+@pytest.fixture(scope="session")
+def gpt2_tokenizer() -> Path:
+    """GPT-2's own vocabulary, from the data folder beside the checkout."""
+    found = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "gpt2-tokenizer"
+    if not (found / "vocab.json").is_file():
+        pytest.skip("no GPT-2 vocabulary beside the checkout (shared/data/gpt2-tokenizer)")
+    assert len(json.loads((found / "vocab.json").read_text())) == 50257
+    return found
