@@ -1,0 +1,120 @@
+"""Why a server cannot be had: gRPC says only that it is unavailable, so a bare TLS socket looks again."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import tempfile
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from collabedit.common.credentials import Credentials
+from collabedit.common.errors import CollabEditError, IdentityError, UnreachableError
+from collabedit.common.pki import load_certificate
+
+PROBE_SECONDS: Final = 3.0
+ENROL_AGAIN: Final = "enrol again with `collab pki enrol`"
+
+
+def diagnose(host: str, port: int, address: str, credentials: Credentials | None, details: str = "") -> CollabEditError:
+    """What keeps this client from the server at host:port; `address` is how the user writes it.
+
+    Connects once or twice, waiting PROBE_SECONDS at most each time. details: what gRPC said, for the last resort.
+    """
+    try:
+        with socket.create_connection((host, port), timeout=PROBE_SECONDS) as plain:
+            if credentials is None:
+                return _expects_tls(plain, host, address) or _lost(address, details)
+            return _handshake(plain, host, address, credentials) or _lost(address, details)
+    except socket.gaierror:
+        return UnreachableError(f"{address}: no host of this name", mend="check --server")
+    except TimeoutError:
+        return UnreachableError(f"{address} does not answer", mend="check --server, the network and its firewalls")
+    except OSError as error:
+        said = (error.strerror or str(error)).lower()
+        return UnreachableError(
+            f"nobody listens at {address} ({said})", mend="start collab-server there, or give its address as --server"
+        )
+
+
+def _lost(address: str, details: str) -> UnreachableError:
+    said = f" ({' '.join(details.split())[:200]})" if details else ""
+    return UnreachableError(f"the connection to {address} was lost{said}", mend="the server is starting: try again")
+
+
+def _expects_tls(plain: socket.socket, host: str, address: str) -> CollabEditError | None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with suppress(ssl.SSLError, OSError), context.wrap_socket(plain, server_hostname=host):
+        return IdentityError(f"{address} expects TLS, and this client speaks plaintext", mend="leave --insecure out")
+    return None
+
+
+def _handshake(plain: socket.socket, host: str, address: str, credentials: Credentials) -> CollabEditError | None:
+    """What the TLS handshake says; None where it succeeds and the server goes on to speak."""
+    ended = _ended(address, credentials)
+    if ended:
+        return ended
+    try:
+        context = _context(credentials)
+    except ssl.SSLError as error:
+        return IdentityError(f"the credentials for {address} are not usable: {error.reason}", mend=ENROL_AGAIN)
+    try:
+        with context.wrap_socket(plain, server_hostname=host) as secure:
+            secure.recv(1)  # under TLS 1.3 a refusal of the client's certificate comes after the handshake
+    except ssl.SSLCertVerificationError as error:
+        return _distrusted(address, error)
+    except ssl.SSLError as error:
+        return _alerted(address, error.reason or str(error))
+    except TimeoutError:
+        return UnreachableError(f"{address} does not answer", mend="look whether the server is overloaded")
+    return None
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=credentials.ca_pem.decode("ascii"))
+    context.set_alpn_protocols(["h2"])
+    with tempfile.TemporaryDirectory(prefix="collab-") as folder:  # the ssl module reads keys from files alone
+        chain = Path(folder) / "chain.pem"
+        chain.touch(mode=0o600)
+        chain.write_bytes(credentials.key_pem + credentials.certificate_pem)
+        context.load_cert_chain(chain)
+    return context
+
+
+def _ended(address: str, credentials: Credentials) -> IdentityError | None:
+    end = load_certificate(credentials.certificate_pem).not_valid_after_utc
+    if end < datetime.now(UTC):
+        return IdentityError(f"the certificate for {address} ended on {end:%Y-%m-%d %H:%M} UTC", mend=ENROL_AGAIN)
+    return None
+
+
+def _distrusted(address: str, error: ssl.SSLCertVerificationError) -> CollabEditError:
+    if "mismatch" in error.verify_message.lower() or "not valid for" in error.verify_message.lower():
+        return IdentityError(
+            f"the certificate of {address} is for other host names",
+            mend="use a name that it is for, or start the server with --advertise and this name",
+        )
+    if "expired" in error.verify_message.lower():
+        return IdentityError(
+            f"the certificate of {address} has ended", mend="restart the server, which makes a new one; check the clock"
+        )
+    return IdentityError(
+        f"{address} is not the server of this client's federation: its certificate is from another CA",
+        mend="check --server; to change the federation, enrol with it in another --state folder",
+    )
+
+
+def _alerted(address: str, reason: str) -> CollabEditError:
+    if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason or "UNEXPECTED_EOF" in reason:
+        return UnreachableError(
+            f"{address} does not speak TLS", mend="check the port; a server run with --insecure needs it here too"
+        )
+    if "EXPIRED" in reason:
+        return IdentityError(f"{address} refuses this client's certificate: it has ended", mend=ENROL_AGAIN)
+    return IdentityError(
+        f"{address} does not accept this client's certificate ({reason.lower().replace('_', ' ')})",
+        mend="the certificate is from another federation's CA: enrol with this one in a --state folder of its own",
+    )

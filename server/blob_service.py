@@ -1,0 +1,216 @@
+"""Blobs over gRPC: chunks of about 1 MiB with offset and CRC-32; the disk's work happens off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, BinaryIO, Final, NoReturn, TypeVar
+
+import grpc
+
+from collabedit.common.errors import CollabEditError
+from collabedit.server.blobs import (
+    CHUNK,
+    BadDigestError,
+    BlobStore,
+    DigestMismatchError,
+    NoSuchBlobError,
+    OffsetGapError,
+    Writer,
+)
+from collabedit.server.identity import Caller, caller, refuse
+from collabedit.v1 import federation_pb2 as pb
+from collabedit.v1 import federation_pb2_grpc as rpc
+
+MAX_BLOB_BYTES: Final = 64 << 30
+MAX_UPLOADS: Final = 8
+MAX_DIGESTS: Final = 4096
+DISK_THREADS: Final = 8
+DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Result = TypeVar("Result")
+
+
+class ChecksumError(CollabEditError):
+    """A chunk whose bytes do not have its CRC-32: it was damaged on its way, and what came before it stands."""
+
+
+CODES: Final = {
+    BadDigestError: (grpc.StatusCode.INVALID_ARGUMENT, ""),
+    NoSuchBlobError: (grpc.StatusCode.NOT_FOUND, ""),
+    OffsetGapError: (grpc.StatusCode.OUT_OF_RANGE, ""),
+    DigestMismatchError: (grpc.StatusCode.DATA_LOSS, "digest"),
+    ChecksumError: (grpc.StatusCode.DATA_LOSS, "checksum"),
+}
+
+
+class BlobService(rpc.BlobsServicer):
+    """Serves a `BlobStore` to callers who passed the gate.
+
+    max_blob_bytes: largest blob taken. max_uploads: streams that one client may write at once.
+    on_bytes(client_id): called whenever bytes of a client arrive or are taken by it; it must not block.
+    may_read(caller, digest): whether a caller may read a blob (default: any); a blob that it may not read is for that
+    caller as if it were not there.
+    """
+
+    def __init__(
+        self,
+        store: BlobStore,
+        *,
+        max_blob_bytes: int = MAX_BLOB_BYTES,
+        max_uploads: int = MAX_UPLOADS,
+        on_bytes: Callable[[str], None] | None = None,
+        may_read: Callable[[Caller, str], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._store = store
+        self._max_blob_bytes = max_blob_bytes
+        self._max_uploads = max_uploads
+        self._on_bytes = on_bytes or (lambda _: None)
+        self._may_read = may_read
+        self._uploads: dict[str, int] = {}
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="blobs")
+
+    async def FindMissing(self, request: pb.FindMissingRequest, context: Any) -> pb.FindMissingReply:  # noqa: N802
+        """Which of the blobs named are not here whole."""
+        if len(request.digests) > MAX_DIGESTS:
+            what = f"{len(request.digests)} digests in one call; ask for at most {MAX_DIGESTS}"
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, what)
+        async with _told(context):
+            missing = await self._on_disk(self._store.missing, list(request.digests))
+        return pb.FindMissingReply(missing=missing)
+
+    async def QueryWrite(self, request: pb.QueryWriteRequest, context: Any) -> pb.QueryWriteReply:  # noqa: N802
+        """How much of an upload is here durably."""
+        async with _told(context):
+            complete = not await self._on_disk(self._store.missing, [request.digest])
+            committed = await self._on_disk(self._store.committed, request.digest)
+        return pb.QueryWriteReply(committed=committed, complete=complete)
+
+    async def Write(self, request_iterator: AsyncIterator[pb.WriteRequest], context: Any) -> pb.WriteReply:  # noqa: N802
+        """Takes chunks in order; answers when the blob is whole and on disk."""
+        chunks = aiter(request_iterator)
+        first = await anext(chunks, None)
+        if first is None or not first.digest:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "the first chunk names no digest and size")
+        if first.size > self._max_blob_bytes:
+            what = f"a blob of {first.size} bytes; this federation takes at most {self._max_blob_bytes}"
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, what)
+        async with _told(context), self._one_of_few(context) as client_id, self._writer(first) as writer:
+            committed = await self._take_all(writer, first, chunks, client_id)
+        return pb.WriteReply(committed=committed)
+
+    async def Read(self, request: pb.ReadRequest, context: Any) -> AsyncIterator[pb.ReadReply]:  # noqa: N802
+        """The content from the offset on."""
+        who = caller(context)
+        async with _told(context):
+            if self._may_read and not await self._may_read(who, request.digest):
+                raise NoSuchBlobError(f"no blob {request.digest}")
+            path = await self._on_disk(self._store.path, request.digest)
+            size = path.stat().st_size
+            if request.offset > size:
+                raise OffsetGapError(f"blob {request.digest}: offset {request.offset} lies beyond its {size} bytes")
+            with path.open("rb", buffering=0) as handle:
+                async for reply in self._read_ahead(handle, request.offset, size):
+                    self._on_bytes(who.client_id)
+                    yield reply
+
+    async def _take_all(
+        self, writer: Writer, first: pb.WriteRequest, rest: AsyncIterator[pb.WriteRequest], client_id: str
+    ) -> int:
+        """Writes chunk after chunk; the next one arrives while the disk takes the last."""
+        writing = self._submit(_take, writer, first)
+        try:
+            while not await writing:
+                chunk = await anext(rest, None)
+                if chunk is None:
+                    raise OffsetGapError("the stream ended before the blob did; ask QueryWrite where to go on")
+                self._on_bytes(client_id)
+                writing = self._submit(_take, writer, chunk)
+        finally:
+            await asyncio.wait([writing])
+        return await self._on_disk(writer.finish)
+
+    async def _read_ahead(self, handle: BinaryIO, offset: int, size: int) -> AsyncIterator[pb.ReadReply]:
+        """Chunks from `offset` to `size`, at least one; the next is read while the last one travels."""
+        reading = self._submit(_read_chunk, handle, offset)
+        try:
+            reply = await reading
+            reply.size = size
+            while offset + len(reply.data) < size and reply.data:
+                offset += len(reply.data)
+                reading = self._submit(_read_chunk, handle, offset)
+                yield reply
+                reply = await reading
+            yield reply
+        finally:
+            await asyncio.wait([reading])
+
+    @asynccontextmanager
+    async def _one_of_few(self, context: Any) -> AsyncIterator[str]:
+        """Counts an upload of the caller's while it lasts; refuses the one too many."""
+        client_id = caller(context).client_id
+        if self._uploads.get(client_id, 0) >= self._max_uploads:
+            what = f"{client_id} writes {self._max_uploads} blobs at once already; wait for one to end"
+            await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, what)
+        self._uploads[client_id] = self._uploads.get(client_id, 0) + 1
+        self._on_bytes(client_id)
+        try:
+            yield client_id
+        finally:
+            self._uploads[client_id] -= 1
+            if not self._uploads[client_id]:
+                del self._uploads[client_id]
+
+    @asynccontextmanager
+    async def _writer(self, first: pb.WriteRequest) -> AsyncIterator[Writer]:
+        """The store's writer, opened (which hashes what is there) and closed off the event loop."""
+        manager = self._store.writer(first.digest, first.size, first.offset)
+        opening = self._submit(manager.__enter__)
+        try:
+            yield await asyncio.shield(opening)
+        finally:
+            await asyncio.wait([opening])  # a call cancelled meanwhile still closes what has been opened
+            if opening.exception() is None:
+                await self._on_disk(manager.__exit__, None, None, None)
+
+    def _submit(self, function: Callable[..., Result], *args: Any) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._disk, function, *args)
+
+    async def _on_disk(self, function: Callable[..., Result], *args: Any) -> Result:
+        return await self._submit(function, *args)
+
+
+def _take(writer: Writer, chunk: pb.WriteRequest) -> bool:
+    """Writes one chunk after checking it; returns whether it was the last one."""
+    if zlib.crc32(chunk.data) != chunk.checksum:
+        raise ChecksumError(f"the chunk at {chunk.offset} does not have its checksum; send it again")
+    writer.append(chunk.offset, chunk.data)
+    return writer.complete
+
+
+def _read_chunk(handle: BinaryIO, offset: int) -> pb.ReadReply:
+    handle.seek(offset)
+    data = handle.read(CHUNK) or b""
+    return pb.ReadReply(offset=offset, data=data, checksum=zlib.crc32(data))
+
+
+@asynccontextmanager
+async def _told(context: Any) -> AsyncIterator[None]:
+    """Turns what went wrong with a blob into the call's status."""
+    try:
+        yield
+    except CollabEditError as error:
+        code, name = CODES.get(type(error), (grpc.StatusCode.INTERNAL, ""))
+        await refuse(context, code, f"{error.what}; {error.mend}" if error.mend else error.what, name=name)
+    except OSError as error:
+        await _refuse_disk(context, error)
+
+
+async def _refuse_disk(context: Any, error: OSError) -> NoReturn:
+    if error.errno in DISK_FULL:
+        await refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "the server's disk is full")
+    await refuse(context, grpc.StatusCode.INTERNAL, f"the server's disk: {error.strerror}")
