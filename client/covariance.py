@@ -10,7 +10,6 @@ from torch import Tensor
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import Row
 from collabedit.client.passes import inputs_of, only_blocks, pad, run_base
-from collabedit.common.hparams import HyperParameters
 from collabedit.common.moments import SecondMoment
 
 TOKENS = 4096  # padded tokens of a pass
@@ -19,8 +18,9 @@ TOKENS = 4096  # padded tokens of a pass
 def measure_covariance(
     loaded: LoadedModel,
     texts: Iterable[str],
-    hparams: HyperParameters,
+    layers: Sequence[int],
     *,
+    rewrite_module: str = "",
     max_tokens: int | None = None,
     length: int | None = None,
     batch: int = TOKENS,
@@ -30,15 +30,17 @@ def measure_covariance(
 
     Every token of every text counts once, padding never; a text longer than `length` (default: what the model's
     positions reach) is cut into pieces. Products are accumulated in float64, in the texts' order.
+    rewrite_module: name of the edited module, {} for the layer's number; default: the family's.
     max_tokens: stop after this many; a few × d_in suffice. batch: most padded tokens of a pass.
     on_progress: called with the tokens counted so far.
     """
-    names = loaded.folder.edited_weights(hparams)
-    modules = [loaded.rewrite_module(hparams, layer) for layer in hparams.layers]
+    template = rewrite_module or loaded.architecture.rewrite_module
+    names = [f"{template.format(layer)}.weight" for layer in layers]
+    modules = [loaded.module(template.format(layer)) for layer in layers]
     moments: list[SecondMoment | None] = [None] * len(names)
     pieces = _pieces(loaded, texts, min(length or loaded.longest, loaded.longest), max_tokens)
     for rows in _batched(pieces, batch):
-        for number, vectors in _inputs(loaded, rows, modules, hparams.layers[-1]).items():
+        for number, vectors in _inputs(loaded, rows, modules, max(layers)).items():
             moment, before = SecondMoment.of(vectors), moments[number]
             moments[number] = moment if before is None else before.merge(moment)
         if on_progress is not None and moments[0] is not None:

@@ -64,7 +64,10 @@ class LoadedModel:
 
     def rewrite_module(self, hparams: HyperParameters, layer: int) -> nn.Module:
         """The module whose weight is edited in one layer. Raises BadModelError where there is none of that name."""
-        name = (hparams.rewrite_module_tmp or self.architecture.rewrite_module).format(layer)
+        return self.module((hparams.rewrite_module_tmp or self.architecture.rewrite_module).format(layer))
+
+    def module(self, name: str) -> nn.Module:
+        """A module by its full name. Raises BadModelError where there is none of that name."""
         try:
             module: nn.Module = self.model.get_submodule(name)
         except AttributeError as error:

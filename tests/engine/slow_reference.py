@@ -19,6 +19,7 @@ def subject_last(loaded: LoadedModel, text: str, end: int) -> int:
 
 
 def ids_of(loaded: LoadedModel, text: str) -> list[int]:
+    """Token ids."""
     return list(loaded.tokenizer(text)["input_ids"])
 
 
