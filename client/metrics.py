@@ -52,20 +52,22 @@ class EditScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over the edits that have a kind; None where none has. score: harmonic mean of the kinds that are there
-    (0 where one of them is 0), None where none is. correct: mean share of target_new's tokens ranked first.
+    """Means over the edits that have a kind, under the paper's names; None where no edit has it.
+
+    Score: harmonic mean of the kinds that are there (0 where one of them is 0), None where none is.
+    correct: mean share of target_new's tokens that the model ranks first.
     """
 
-    es: float | None
-    ps: float | None
-    ns: float | None
-    score: float | None
+    ES: float | None
+    PS: float | None
+    NS: float | None
+    Score: float | None
     correct: float | None
     edits: tuple[EditScore, ...]
 
     def row(self) -> dict[str, float | None]:
-        """The figures under the paper's names."""
-        return {"ES": self.es, "PS": self.ps, "NS": self.ns, "Score": self.score}
+        """The figures as one row of a table."""
+        return {"ES": self.ES, "PS": self.PS, "NS": self.NS, "Score": self.Score}
 
 
 def score(
@@ -95,7 +97,7 @@ def score(
 def combined(kinds: Sequence[float | None]) -> float | None:
     """The harmonic mean of the kinds that are there; None where none is."""
     present = [kind for kind in kinds if kind is not None]
-    return harmonic_mean(present) if present else None
+    return float(harmonic_mean(present)) if present else None
 
 
 def answer(

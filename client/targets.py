@@ -53,6 +53,20 @@ class Targets:
     steps: tuple[int, ...]
     reused: int = 0
 
+    def only(self, edits: Sequence[int]) -> Targets:
+        """The targets of some of the edits, by their numbers."""
+        return Targets(self.z[:, list(edits)], tuple(self.loss[i] for i in edits), tuple(self.steps[i] for i in edits))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Targets]) -> Targets:
+        """The targets of several parties' edits, one after the other."""
+        return cls(
+            torch.cat([part.z for part in parts], dim=1),
+            tuple(loss for part in parts for loss in part.loss),
+            tuple(steps for part in parts for steps in part.steps),
+            sum(part.reused for part in parts),
+        )
+
 
 def target_keys(
     loaded: LoadedModel, edits: Sequence[Edit], hparams: HyperParameters, templates: Sequence[Sequence[str]]
