@@ -170,7 +170,12 @@ class Connection:
         A refused identity is not waited out. Raises what `translate` makes of the last error.
         """
         for attempt in stamina.retry_context(
-            on=self._passes, attempts=None, timeout=patience, wait_initial=0.1, wait_max=5.0, wait_jitter=0.5
+            on=self._passes,
+            attempts=None if patience > 0 else 1,
+            timeout=patience if patience > 0 else None,
+            wait_initial=0.1,
+            wait_max=5.0,
+            wait_jitter=0.5,
         ):
             with attempt:
                 try:

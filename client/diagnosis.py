@@ -24,10 +24,18 @@ def diagnose(host: str, port: int, address: str, credentials: Credentials | None
     Connects once or twice, waiting PROBE_SECONDS at most each time. details: what gRPC said, for the last resort.
     """
     try:
-        with socket.create_connection((host, port), timeout=PROBE_SECONDS) as plain:
-            if credentials is None:
+        if credentials is None:
+            with socket.create_connection((host, port), timeout=PROBE_SECONDS) as plain:
                 return _expects_tls(plain, host, address) or _lost(address, details)
-            return _handshake(plain, host, address, credentials) or _lost(address, details)
+        ended = _ended(address, credentials)
+        if ended:
+            return ended
+        for _ in range(2):  # a server that stops or starts hangs up too, but hardly twice
+            with socket.create_connection((host, port), timeout=PROBE_SECONDS) as plain:
+                found = _handshake(plain, host, address, credentials)
+            if not isinstance(found, _HungUpError):
+                break
+        return found or _lost(address, details)
     except socket.gaierror:
         return UnreachableError(f"{address}: no host of this name", mend="check --server")
     except TimeoutError:
@@ -37,6 +45,16 @@ def diagnose(host: str, port: int, address: str, credentials: Credentials | None
         return UnreachableError(
             f"nobody listens at {address} ({said})", mend="start collab-server there, or give its address as --server"
         )
+
+
+class _HungUpError(IdentityError):
+    """The server took the connection, and ended it when it saw the client's certificate."""
+
+
+def _hung_up(address: str) -> IdentityError:
+    return _HungUpError(
+        f"{address} hangs up on this client's certificate: it is from another CA, or has ended", mend=ENROL_AGAIN
+    )
 
 
 def _lost(address: str, details: str) -> UnreachableError:
@@ -54,23 +72,20 @@ def _expects_tls(plain: socket.socket, host: str, address: str) -> CollabEditErr
 
 def _handshake(plain: socket.socket, host: str, address: str, credentials: Credentials) -> CollabEditError | None:
     """What the TLS handshake says; None where it succeeds and the server goes on to speak."""
-    ended = _ended(address, credentials)
-    if ended:
-        return ended
     try:
         context = _context(credentials)
     except ssl.SSLError as error:
         return IdentityError(f"the credentials for {address} are not usable: {error.reason}", mend=ENROL_AGAIN)
     try:
+        # Under TLS 1.3 a refusal of the client's certificate comes after the handshake, as an alert or as silence.
         with context.wrap_socket(plain, server_hostname=host) as secure:
-            secure.recv(1)  # under TLS 1.3 a refusal of the client's certificate comes after the handshake
+            return None if secure.recv(1) else _hung_up(address)
+    except ConnectionResetError:
+        return _hung_up(address)
     except ssl.SSLCertVerificationError as error:
         return _distrusted(address, error)
     except ssl.SSLError as error:
         return _alerted(address, error.reason or str(error))
-    except TimeoutError:
-        return UnreachableError(f"{address} does not answer", mend="look whether the server is overloaded")
-    return None
 
 
 def _context(credentials: Credentials) -> ssl.SSLContext:

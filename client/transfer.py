@@ -17,6 +17,7 @@ from collabedit.client.connection import (
     Connection,
     DigestRefusedError,
 )
+from collabedit.common.digests import check_digest
 from collabedit.common.errors import BadFileError, Fault, UnreachableError
 from collabedit.common.files import publish_file
 from collabedit.common.fingerprint import file_digest
@@ -60,7 +61,7 @@ def upload(
     What the server has is not sent. patience: seconds without progress after which a server that is away is given up.
     Raises UnreachableError then; BadFileError where the file is not what `digest` says; what `Connection.call` does.
     """
-    wanted = digest or file_digest(path)
+    wanted = check_digest(digest) if digest else file_digest(path)
     last = _Last()
     for left in reversed(range(DAMAGED_TRIES)):
         try:
@@ -90,6 +91,7 @@ def download(
     A `target` that has the digest already is left alone. Raises DamagedError where the bytes keep being wrong,
     BadFileError where the server has no such blob; else as `upload`.
     """
+    check_digest(digest)
     if target.is_file() and file_digest(target) == digest:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

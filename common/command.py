@@ -118,6 +118,7 @@ def entry_point(command: click.Command) -> Callable[[], None]:
     """
 
     def run() -> None:
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read when grpc is imported, which is later
         try:
             command.main(standalone_mode=False)
         except click.exceptions.Exit as ended:

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 import grpc
 
+from collabedit.common.digests import BadDigestError
 from collabedit.common.errors import CollabEditError
 from collabedit.server.blobs import (
     CHUNK,
-    BadDigestError,
     BlobStore,
     DigestMismatchError,
     NoSuchBlobError,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from collabedit.common.digests import check_digest
 from collabedit.common.errors import CollabEditError, Fault
 from collabedit.common.files import publish_file, sync_folder
 
@@ -25,17 +25,12 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 CHUNK: Final = 1 << 20
-DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobError(CollabEditError):
     """A blob that cannot be written or read as asked; the peer's mistake."""
 
     fault = Fault.PEER
-
-
-class BadDigestError(BlobError):
-    """What was given as a content address is none."""
 
 
 class DigestMismatchError(BlobError):
@@ -48,15 +43,6 @@ class OffsetGapError(BlobError):
 
 class NoSuchBlobError(BlobError):
     """No whole blob of this digest is here."""
-
-
-def check_digest(digest: str) -> str:
-    """Returns `digest`; raises BadDigestError unless it is 64 lower-case hexadecimal digits."""
-    if not DIGEST.fullmatch(digest):
-        raise BadDigestError(
-            f'"{digest[:80]}" is no content address', mend="it is the SHA-256 as 64 lower-case hexadecimal digits"
-        )
-    return digest
 
 
 class BlobStore:
