@@ -1,0 +1,146 @@
+"""`collab merge`: contribution files in, merged weights out; no server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from pydantic import BaseModel, ConfigDict, Field
+
+from collabedit.cli.inputs import Inputs, demand_folder_of, open_inputs
+from collabedit.cli.output import say
+from collabedit.common.command import load_settings, options_of, print_json
+from collabedit.common.errors import CollabEditError
+from collabedit.common.settings import MergeMethod, WireDtype
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from collabedit.common.contribution_file import ContributionFile
+    from collabedit.common.validation import Rules
+
+
+class MergeOptions(BaseModel):
+    """The flags of `collab merge`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="the model that was edited: a bundled name (atlas) or a Hugging Face model folder")
+    covariance: Path | None = Field(
+        default=None, description="the C0 that was edited with [default: the model folder's]"
+    )
+    hparams: Path | None = Field(default=None, description="MEMIT's JSON file [default: the model folder's]")
+    method: MergeMethod = Field(default="collabedit", description="the rule of merging; collabedit is the exact one")
+    dtype: WireDtype | Literal["model"] = Field(
+        default="float64", description="dtype of the merged weights; model: the model's own, rounded"
+    )
+    out: Path = Field(description="file to write (safetensors): each weight's full name, [d_out, d_in]")
+
+
+@click.command("merge")
+@options_of(MergeOptions)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.argument("contributions", nargs=-1, required=True, type=click.Path(path_type=Path))
+def merge(as_json: bool, contributions: tuple[Path, ...], **flags: Any) -> None:
+    """Merges contribution files into the weights that one party with all the edits would have got.
+
+    Files are summed in the order given. One that was made with another model, covariance or schedule is refused; one
+    that does not say is merged with a warning.
+
+    \b
+    Examples:
+      collab merge --model atlas --out merged.safetensors ours.safetensors theirs.safetensors
+      collab merge --model ./gpt2-xl --covariance C0.safetensors --hparams gpt2-xl.json \\
+        --method task-arithmetic --out merged.safetensors A.safetensors B.safetensors
+      collab eval --model atlas --weights merged.safetensors --records mine.jsonl
+    """
+    options = load_settings(MergeOptions, flags)
+    demand_folder_of(options.out)
+    inputs = open_inputs(options.model, options.hparams, options.covariance)
+    opened = open_contributions(inputs, contributions)
+    norms = _write_merged(options, inputs, opened)
+    if as_json:
+        updates = [{"weight": weight, "update_norm": norm} for weight, norm in norms.items()]
+        edits = [each.metadata.edits for each in opened]
+        print_json({"out": str(options.out), "method": options.method, "edits": edits, "updates": updates})
+    else:
+        click.echo(f"{options.out}: {len(opened)} contributions by {options.method}, {len(norms)} layers")
+
+
+def open_contributions(inputs: Inputs, paths: Sequence[Path]) -> list[ContributionFile]:
+    """The files, each checked against the model and the first file; warnings go to standard error.
+
+    Raises BadFileError, ContributionError or MismatchError that names the file.
+    """
+    from collabedit.client.voice import Voice
+    from collabedit.common.contribution_file import ContributionFile
+
+    opened = [ContributionFile.open(path) for path in paths]
+    rules = _rules(inputs, opened)
+    with Voice().progress("checking contributions") as tick:
+        for number, each in enumerate(opened, start=1):
+            _check(each, rules)
+            tick(number, len(opened))
+    return opened
+
+
+def _rules(inputs: Inputs, opened: Sequence[ContributionFile]) -> Rules:
+    """What every file must be: of this model and covariance, and of the same schedule as the first that says one."""
+    from collabedit.common.validation import Rules
+
+    def agreed(name: str) -> Any:
+        said = (getattr(each.metadata, name) for each in opened)
+        return next((value for value in said if value is not None), None)
+
+    return Rules(
+        shapes={weight: inputs.folder.shape(weight) for weight in _weights(inputs, opened[0])},
+        model_fingerprint=inputs.model_fingerprint,
+        covariance_fingerprint=inputs.covariance_fingerprint,
+        schedule=agreed("schedule"),
+        spread=agreed("spread"),
+        residual_shares=agreed("residual_shares"),
+        base_version=agreed("base_version"),
+        strict_metadata=False,
+    )
+
+
+def _weights(inputs: Inputs, first: ContributionFile) -> tuple[str, ...]:
+    """The edited weights that the files hold: all, or the one layer of a layer-sync round."""
+    held = tuple(weight for weight in inputs.weights if weight in first.weights)
+    return held if first.metadata.schedule == "layer-sync" and held else inputs.weights
+
+
+def _check(contribution: ContributionFile, rules: Rules) -> None:
+    from collabedit.common.validation import check_contribution
+
+    try:
+        warnings = check_contribution(contribution, rules)
+    except CollabEditError as error:
+        raise type(error)(f"{contribution.path}: {error.what}", mend=error.mend) from error
+    for warning in warnings:
+        say(f"warning: {contribution.path}: {warning}")
+
+
+def _write_merged(options: MergeOptions, inputs: Inputs, opened: Sequence[ContributionFile]) -> dict[str, float]:
+    """Writes W + Δ of every weight; returns ‖Δ‖ by weight."""
+    import torch
+
+    from collabedit.client.voice import Voice
+    from collabedit.common.merge import merge_method
+    from collabedit.common.tensor_file import write_tensors
+
+    weights = _weights(inputs, opened[0])
+    merged: dict[str, Tensor] = {}
+    norms: dict[str, float] = {}
+    with Voice().progress("merging") as tick:
+        for weight, update in merge_method(options.method).merge(weights, inputs.prior, opened):
+            base = inputs.folder.weight(weight)
+            dtype = base.dtype if options.dtype == "model" else getattr(torch, options.dtype)
+            merged[weight] = (base.double() + update).to(dtype)
+            norms[weight] = float(update.norm())
+            tick(len(merged), len(weights))
+    said = {"method": options.method, "model_fingerprint": inputs.model_fingerprint}
+    write_tensors(options.out, merged, said)
+    return norms
