@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collabedit.common.contribution import Dense
+from collabedit.common.errors import NotPositiveDefiniteError
+from collabedit.common.factors import accumulate_kkt, factor_psd, factor_update, update_from_keys
+
+SHAPES = {"d_in": st.integers(12, 60), "edits": st.integers(1, 20), "seed": st.integers(0, 999)}
+CONDITIONS = st.sampled_from([1.0, 1e3, 1e7])
+
+
+@given(**SHAPES, condition=CONDITIONS)
+@settings(deadline=None, max_examples=40)
+def test_the_factors_hold_the_update(make, d_in, edits, seed, condition):
+    """S = L Lᵀ, R̃ Lᵀ = R Kᵀ = Δ (C + S), and Δ = R̃ Lᵀ (C + L Lᵀ)⁻¹, at ‖KKᵀ‖ = 1e-6 ‖C‖."""
+    one = make.problem(seed=seed, d_in=d_in, d_out=8, parties=1, edits=edits, condition=condition)
+    C, K, R = one.prior, one.keys[0], one.residuals[0]
+    made = factor_update(K, R)
+    assert make.distance(made.kkt(), K @ K.mT) < 1e-13
+    assert make.distance(made.moment(C), R @ K.mT) < 1e-9
+    assert make.distance(made.update(C), update_from_keys(K, R, C)) < 1e-8
+    assert make.distance(made.update(C) @ (C + K @ K.mT), R @ K.mT) < 1e-6  # ‖C‖·eps against ‖G‖
+
+
+@given(**SHAPES, condition=CONDITIONS)
+@settings(deadline=None, max_examples=25)
+def test_both_factors_are_functions_of_the_dense_upload(make, d_in, edits, seed, condition):
+    """R̃ = Δ (C + S) L (LᵀL)⁻¹ with L from S alone: the factored upload shows what (Δ, S) shows, and no more."""
+    edits = min(edits, d_in // 2)
+    one = make.problem(seed=seed, d_in=d_in, d_out=8, parties=1, edits=edits, condition=condition)
+    C, K, R = one.prior, one.keys[0], one.residuals[0]
+    made = factor_update(K, R)
+    dense = Dense(update_from_keys(K, R, C), K @ K.mT)
+    L = factor_psd(dense.kkt_matrix)
+    assert torch.equal(L, made.kkt_factor)
+    rebuilt = torch.linalg.solve(L.mT @ L, (dense.moment(C) @ L).mT).mT
+    assert make.distance(rebuilt, made.residual_factor) < 1e-6  # Δ (C + S) cancels to 1e-6 of its terms
+
+
+@given(seed=st.integers(0, 999))
+@settings(deadline=None, max_examples=25)
+def test_rotated_keys_give_the_same_upload(make, seed):
+    """Keys K Q with Q Qᵀ = I, and residuals R Q, are not told from K and R (eq. 9)."""
+    one = make.problem(seed=seed, d_in=40, d_out=8, parties=1, edits=9, condition=1e3)
+    K, R = one.keys[0], one.residuals[0]
+    Q = make.orthogonal(9, torch.Generator().manual_seed(seed + 1))
+    plain, rotated = factor_update(K, R), factor_update(K @ Q, R @ Q)
+    assert make.distance(rotated.kkt_factor, plain.kkt_factor) < 1e-10
+    assert make.distance(rotated.residual_factor, plain.residual_factor) < 1e-10
+
+
+def test_the_upload_is_not_the_keys():
+    """Orthogonal keys of equal length are not handed out as eigenvectors: S = I on a subspace shows only that."""
+    generator = torch.Generator().manual_seed(0)
+    K = torch.linalg.qr(torch.randn(40, 8, dtype=torch.float64, generator=generator)).Q
+    L = factor_update(K, torch.randn(4, 8, dtype=torch.float64, generator=generator)).kkt_factor
+    assert float((L.mT @ K).abs().max()) < 0.999
+
+
+def test_order_and_sign_are_fixed(make):
+    """Columns descend in length; the largest entry of each is positive; a second run gives the same bits."""
+    K = make.problem(seed=3, d_in=30, parties=1, edits=7).keys[0]
+    L = factor_psd(K @ K.mT)
+    lengths = L.norm(dim=0)
+    assert L.shape == (30, 7)
+    assert bool((lengths[:-1] >= lengths[1:]).all())
+    assert bool((L.gather(0, L.abs().argmax(0, keepdim=True)) > 0).all())
+    assert torch.equal(L, factor_psd(K @ K.mT))
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_repeated_edits_add_no_rank(make, copies):
+    """The same keys twice: the rank is that of the distinct ones, and the update is still that of all."""
+    one = make.problem(seed=4, d_in=64, d_out=16, parties=1, edits=9, condition=1e5)
+    K, R = one.keys[0].repeat(1, copies), one.residuals[0].repeat(1, copies)
+    made = factor_update(K, R, tolerance=1e-13)
+    assert made.kkt_factor.shape == (64, 9)
+    assert make.distance(made.update(one.prior), update_from_keys(K, R, one.prior)) < 1e-9
+
+
+def test_more_edits_than_inputs(make):
+    """Rank ends at d_in; nothing is lost."""
+    one = make.problem(seed=5, d_in=16, d_out=8, parties=1, edits=50, condition=1e3)
+    made = factor_update(one.keys[0], one.residuals[0])
+    assert made.kkt_factor.shape == (16, 16)
+    assert make.distance(made.update(one.prior), one.global_update) < 1e-9
+
+
+@pytest.mark.parametrize("spread", [1e3, 1e6])
+def test_nearly_dependent_keys_stay_exact(make, spread):
+    """Keys whose singular values span `spread` lose nothing that one party would have kept."""
+    one = make.problem(seed=6, d_in=128, d_out=32, parties=1, edits=20, condition=1e7)
+    U, _, Vh = torch.linalg.svd(one.keys[0], full_matrices=False)
+    exponent = -torch.linspace(0, 1, 20, dtype=torch.float64) * torch.log10(torch.tensor(spread, dtype=torch.float64))
+    K = 1e-3 * (U * 10**exponent) @ Vh
+    wanted = update_from_keys(K, one.residuals[0], one.prior)
+    assert make.distance(factor_update(K, one.residuals[0]).update(one.prior), wanted) < 1e-9
+
+
+def test_what_is_not_semi_definite_is_refused():
+    """A negative eigenvalue beyond float32's rounding is an error; within it, it is dropped."""
+    with pytest.raises(NotPositiveDefiniteError, match="semi-definite"):
+        factor_psd(torch.diag(torch.tensor([1.0, -1e-3])))
+    assert factor_psd(torch.diag(torch.tensor([1.0, -1e-8]))).shape == (2, 1)
+
+
+def test_accumulated_factors_are_those_of_the_sum(make):
+    """ΣKKᵀ over rounds and parties, of either encoding, whoever contributed which part."""
+    one = make.problem(seed=7, d_in=48, parties=4, edits=5, condition=1e3)
+    S = sum(K @ K.mT for K in one.keys)
+    first = accumulate_kkt(None, one.updates("fd", torch.float64)[:2])
+    both = accumulate_kkt(first, one.updates("fd", torch.float64)[2:])
+    assert both.shape == (48, 20)
+    assert make.distance(both @ both.mT, S) < 1e-13
+    assert make.distance(both, factor_psd(S)) < 1e-8
