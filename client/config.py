@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-DEFAULT_SERVER = "localhost:50051"
-SERVER_VARIABLE = "COLLAB_SERVER"
+from collabedit.client.state_folder import StateFolder
+
+SERVER_VARIABLE: Final = "COLLAB_SERVER"
 
 
 class ClientConfig(BaseModel):
@@ -19,11 +21,10 @@ class ClientConfig(BaseModel):
     edits: Path = Field(description="your edits, one JSON object a line; the daemon follows the file")
     server: str | None = Field(
         default=None,
-        description=f"host:port of the coordinator [default: ${SERVER_VARIABLE}, the enrolment's, {DEFAULT_SERVER}]",
+        description=f"host:port of the coordinator [default: ${SERVER_VARIABLE}, the enrolment's, localhost:50051]",
     )
-    state: Path = Field(
-        default_factory=lambda: Path(user_state_path("collabedit") / "client"),
-        description="folder of credentials, ledger and unfinished work",
+    state: Path | None = Field(
+        default=None, description="folder of credentials, ledger and unfinished work [default: in your state folder]"
     )
     model: str | None = Field(
         default=None, description="model folder or bundled name [default: the federation's model if it is bundled]"
@@ -34,7 +35,9 @@ class ClientConfig(BaseModel):
     once: bool = Field(default=False, description="end when the edits are merged, or say what is missing")
     skip_invalid: bool = Field(default=False, description="leave bad lines out instead of refusing the file")
     device: str = Field(default="cpu", description="where the model runs: cpu, cuda, cuda:1, …")
-    batch: int = Field(default=32, ge=1, le=4096, description="edits that are scored at once")
+    batch_tokens: int = Field(
+        default=4096, ge=64, le=1 << 20, description="tokens that go through the model at once: bounds its memory"
+    )
     patience: int = Field(
         default=600, ge=1, le=86_400, description="with --once: seconds without an answer until the server is given up"
     )
@@ -53,3 +56,8 @@ class ClientConfig(BaseModel):
         if self.client_id is not None and not self.insecure:
             raise ValueError("--client-id goes with --insecure only: the certificate says who you are")
         return self
+
+    @property
+    def folder(self) -> StateFolder:
+        """The state folder."""
+        return StateFolder(self.state or Path(user_state_path("collabedit") / "client"))

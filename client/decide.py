@@ -61,7 +61,7 @@ Condition = Callable[[Place, Snapshot], bool]
 Subject = Callable[[Place, Snapshot], int]
 
 
-def _is_over(place: Place, now: Snapshot) -> bool:
+def is_over(place: Place, now: Snapshot) -> bool:
     """The round that we entered has ended, for all or for us."""
     if place.round is None:
         return False
@@ -107,7 +107,7 @@ def _unwritten(place: Place, now: Snapshot) -> bool:
 
 
 RULES: Final[tuple[tuple[Condition, Act, Subject], ...]] = (
-    (_is_over, Act.SETTLE, lambda place, _: place.round or 0),
+    (is_over, Act.SETTLE, lambda place, _: place.round or 0),
     (_behind, Act.CATCH_UP, lambda _, now: now.stands_on),
     (_may_enter, Act.ENTER, lambda _, now: now.round),
     (_restarted, Act.RESTART, lambda _, now: now.attempt),

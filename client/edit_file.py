@@ -6,12 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from collabedit.common.edits import Parsed, parse_lines
 from collabedit.common.errors import BadEditsError
-
-log = structlog.get_logger(__name__)
 
 
 def read_edits(file: Path) -> Parsed:

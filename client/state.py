@@ -110,17 +110,20 @@ class ClientState:
         with self._transaction() as connection:
             return self._fact(connection, "federation")
 
+    def demand(self, federation: str) -> None:
+        """Raises StateError where the folder belongs to another federation."""
+        held = self.federation
+        if held not in (None, federation):
+            raise StateError(
+                f"{self._file.parent}: the state belongs to the federation {held}, the server to {federation}",
+                mend="give each federation a folder of its own with --state, or the other server with --server",
+            )
+
     def bind(self, federation: str) -> None:
         """Makes the folder the federation's, for good. Raises StateError where it belongs to another."""
+        self.demand(federation)
         with self._transaction() as connection:
-            held = self._fact(connection, "federation")
-            if held is None:
-                self._note(connection, "federation", federation)
-            elif held != federation:
-                raise StateError(
-                    f"{self._file.parent}: the state belongs to the federation {held}, the server to {federation}",
-                    mend="give each federation a folder of its own with --state, or the other server with --server",
-                )
+            self._note(connection, "federation", federation)
 
     # ------------------------------------------------------------------------------------------------ edits
 
@@ -215,6 +218,14 @@ class ClientState:
             connection.execute(schema.contributions.delete())
             self._note(connection, "round", None)
 
+    def release(self) -> None:
+        """The round did not take us in: its edits wait again as if it had not been."""
+        with self._transaction() as connection:
+            entered = schema.edits.c.status == EditStatus.ENTERED.value
+            connection.execute(schema.edits.update().where(entered).values(status=EditStatus.PENDING.value, round=None))
+            connection.execute(schema.contributions.delete())
+            self._note(connection, "round", None)
+
     def rounds(self) -> list[RoundEntry]:
         """The rounds that this client was in, oldest first."""
         with self._transaction() as connection:
@@ -244,15 +255,12 @@ class ClientState:
     # ------------------------------------------------------------------------------------------------ contributions
 
     def record_contribution(self, round_: int, attempt: int, layer: int, digest: str) -> None:
-        """Notes that the contribution of this layer lies in the outbox; the first one noted stays."""
+        """Notes that the contribution of this layer lies in the outbox, whole."""
+        table = schema.contributions
         with self._transaction() as connection:
-            place = {"round": round_, "attempt": attempt, "layer": layer}
-            if self._digest(connection, **place) is None:
-                connection.execute(schema.contributions.insert().values(**place, digest=digest))
-
-    def _digest(self, connection: sa.Connection, **place: int) -> str | None:
-        where = [schema.contributions.c[name] == value for name, value in place.items()]
-        return connection.execute(sa.select(schema.contributions.c.digest).where(*where)).scalar()
+            here = (table.c.round == round_, table.c.attempt == attempt, table.c.layer == layer)
+            connection.execute(table.delete().where(*here))
+            connection.execute(table.insert().values(round=round_, attempt=attempt, layer=layer, digest=digest))
 
     def contributions(self, round_: int, attempt: int) -> dict[int, str]:
         """The content addresses of this attempt's contributions, by layer."""

@@ -1,8 +1,9 @@
 """The client's state folder: one process at a time, and a fixed place for everything in it.
 
-credentials/…   made by `collab pki enrol`      outbox/<digest>   contributions written, by content
+pki/…           made by `collab pki enrol`      outbox/<digest>   contributions written, by content
 ledger.sqlite   edits, rounds, our place        blobs/<digest>    weights downloaded, by content
-targets/…       z vectors                       lock              held while a client runs
+targets/…       z vectors                       covariance/…      the federation's, where it was fetched
+lock            held while a client runs
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class StateFolder:
     def outbox(self) -> Path:
         """Contributions, named by their content address."""
         return self.path / "outbox"
+
+    @property
+    def covariance(self) -> Path:
+        """The federation's covariance file, where it was fetched."""
+        return self.path / "covariance"
 
     @property
     def blobs(self) -> Path:

@@ -110,13 +110,23 @@ def test_edits_of_a_round_that_left_them_out_wait_again(state: ClientState, outc
     assert state.rounds()[0].version is None
 
 
-def test_the_first_contribution_noted_stays(state: ClientState) -> None:
-    """A contribution is computed once for a layer of an attempt: a second digest does not replace the first."""
-    state.record_contribution(3, 0, 1, "first")
-    state.record_contribution(3, 0, 1, "second")
+def test_contributions_are_kept_by_attempt_and_layer(state: ClientState) -> None:
+    """Each layer of each attempt has one contribution; what another attempt holds does not count."""
+    state.record_contribution(3, 0, 0, "first layer")
+    state.record_contribution(3, 0, 1, "second layer")
+    state.record_contribution(3, 0, 1, "second layer")
     state.record_contribution(3, 1, 0, "next attempt")
-    assert state.contributions(3, 0) == {1: "first"}
+    assert state.contributions(3, 0) == {0: "first layer", 1: "second layer"}
     assert state.contributions(3, 1) == {0: "next attempt"}
+
+
+def test_a_round_that_did_not_take_us_in_leaves_no_trace(state: ClientState) -> None:
+    """Edits of a round that was closed before we entered wait as before, and no outcome is noted."""
+    state.take_in(parsed("Anna"))
+    state.enter(3)
+    state.release()
+    (entry,) = state.pending()
+    assert (entry.round, state.round, state.rounds()) == (None, None, [])
 
 
 def test_a_folder_belongs_to_one_federation(state: ClientState) -> None:

@@ -1,0 +1,147 @@
+"""The client's loop: look at the file and at the round, do the next step, wait for either to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from collabedit.client.config import ClientConfig
+from collabedit.client.connection import ServerFailedError, StaleRoundError, StaleVersionError
+from collabedit.client.decide import Act, Place, decide
+from collabedit.client.federation import Federation
+from collabedit.client.intake import Intake
+from collabedit.client.news import Changes, News
+from collabedit.client.report import missing_line, result
+from collabedit.client.snapshot import Snapshot
+from collabedit.client.state import ClientState, EditStatus
+from collabedit.client.steps import Steps, WorldMovedError
+from collabedit.client.voice import Voice
+from collabedit.common.errors import RoundError, UnreachableError
+from collabedit.common.settings import FederationSettings
+
+PAUSE: Final = 2.0  # seconds until a step is tried again where the server was away or a snapshot was stale
+
+
+class Daemon:
+    """One client at work. `keys`: the edits that the file held at the start; on_result: told after every round."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        settings: FederationSettings,
+        *,
+        state: ClientState,
+        federation: Federation,
+        steps: Steps,
+        news: News,
+        changes: Changes,
+        intake: Intake,
+        voice: Voice,
+        keys: Sequence[str],
+        on_result: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._state = state
+        self._federation = federation
+        self._steps = steps
+        self._news = news
+        self._changes = changes
+        self._intake = intake
+        self._voice = voice
+        self._keys = keys
+        self._on_result = on_result
+        self._told = ""
+
+    def run(self) -> dict[str, Any]:
+        """Works until, with `--once`, every edit of the file is merged and scored; returns the result.
+
+        Without `--once` it ends by an error or a signal alone. Raises RoundError that says what is missing.
+        """
+        while True:
+            seen = self._changes.count
+            if not self._config.once:
+                self._intake.refresh()
+            now = self._news.latest()
+            self._give_up_on_silence()
+            place = self._steps.place()
+            action = decide(place, now)
+            if action.act is not Act.WAIT:
+                self._try(lambda action=action: self._steps.do(action), seen)  # type: ignore[misc]
+                if action.act is Act.SCORE:
+                    self._on_result(self.result())
+                continue
+            if self._config.once and self._finished(place):
+                return self.result()
+            self._tell_wait(place, now)
+            self._changes.wait(seen)
+
+    def _try(self, step: Callable[[], None], seen: int) -> None:
+        """Does a step; one that the world has overtaken, or that found the server away, is for `decide` again."""
+        try:
+            step()
+        except WorldMovedError:
+            pass
+        except (StaleRoundError, StaleVersionError):
+            before = self._news.latest()
+            self._news.give(self._federation.now())
+            if self._news.latest() == before:
+                self._changes.wait(self._changes.count, PAUSE)
+        except (UnreachableError, ServerFailedError) as error:
+            self._voice.say(f"{error.what}; trying again")
+            self._changes.wait(seen, PAUSE)
+
+    def _give_up_on_silence(self) -> None:
+        if self._config.once and self._news.silence > self._config.patience:
+            address = self._federation.connection.address
+            raise UnreachableError(
+                f"{address} has not answered for {self._config.patience} s",
+                mend="nothing is lost: run the same command again once the server is there",
+            )
+
+    def _finished(self, place: Place) -> bool:
+        """With `--once`, where nothing is to be done at present: whether that is all. Raises what is missing."""
+        if self._steps.refused is not None:
+            raise self._steps.refused
+        lost = self._steps.lost
+        if lost is not None:
+            raise RoundError(
+                f"round {lost.round} ended without our edits: {lost.reason or lost.phase.name.lower()}",
+                mend="they wait in the state folder: run the same command again for the next round",
+            )
+        if place.round is not None:
+            return False
+        pending = len(self._state.pending())
+        if 0 < pending < self._settings.min_edits or (not pending and not self._merged()):
+            raise RoundError(
+                missing_line(pending, self._settings.min_edits),
+                mend=f"add edits of other facts to {self._config.edits}; those merged before do not count",
+            )
+        return not pending
+
+    def _merged(self) -> bool:
+        return any(each.status is EditStatus.MERGED for each in self._state.entries(self._keys))
+
+    def result(self) -> dict[str, Any]:
+        """What became of the edits: of the file's at the start with `--once`, else of all that were ever read."""
+        entries = self._state.entries(self._keys) if self._config.once else self._state.ledger()
+        return result(self._settings.federation, entries, self._state.rounds())
+
+    def _tell_wait(self, place: Place, now: Snapshot) -> None:
+        """Says once what is waited for."""
+        line = self._waiting_for(place, now)
+        if line and line != self._told:
+            self._voice.say(line)
+        self._told = line
+
+    def _waiting_for(self, place: Place, now: Snapshot) -> str:
+        if place.round is not None:
+            return f"round {now.round}: {now.contributed} of {now.members} members are done" if now.members > 1 else ""
+        if place.ready:
+            return f"round {now.round} is under way without us; waiting for the next"
+        pending = len(self._state.pending())
+        if self._intake.blocked or pending >= self._settings.min_edits:
+            return f"waiting for {self._config.edits} to be mended"
+        if pending:
+            return f"{missing_line(pending, self._settings.min_edits)}; waiting for {self._config.edits}"
+        return f"nothing new in {self._config.edits}; following it"

@@ -1,0 +1,134 @@
+"""The federation's calls as this client makes them: protocol messages in here, values outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pydantic import ValidationError
+
+from collabedit.client.connection import CALL_SECONDS, Connection
+from collabedit.client.snapshot import LayerVersion, Membership, Outcome, Phase, Snapshot, Version
+from collabedit.common.errors import MismatchError
+from collabedit.common.settings import PROTOCOL_VERSIONS, FederationSettings
+from collabedit.v1 import federation_pb2 as pb
+from collabedit.v1 import federation_pb2_grpc as rpc
+
+CHECKING_SECONDS: Final = 600.0  # the server reads a contribution through before it answers
+
+
+def _layers(merged: Iterable[pb.LayerWeights]) -> tuple[LayerVersion, ...]:
+    return tuple(LayerVersion(each.weight, each.digest, each.kkt_digest) for each in merged)
+
+
+def _snapshot(state: pb.RoundState) -> Snapshot:
+    """Raises MismatchError for a phase or status that this release does not know."""
+    try:
+        phase, member = Phase(state.phase), Membership(state.member or Membership.ABSENT.value)
+    except ValueError as error:
+        raise MismatchError(
+            f"the server speaks of a round in a way unknown here: {error}", mend="update collabedit"
+        ) from error
+    return Snapshot(
+        round=state.round,
+        phase=phase,
+        revision=state.revision,
+        base_version=state.base_version,
+        member=member,
+        attempt=state.attempt,
+        layer=state.layer,
+        merged=_layers(state.merged),
+        member_reason=state.member_reason,
+        members=state.members,
+        contributed=state.contributed,
+        quorum=state.quorum,
+        seconds_left=state.seconds_left,
+        reason=state.reason,
+        latest_version=state.latest_version,
+    )
+
+
+def _settings(text: str) -> FederationSettings:
+    try:
+        return FederationSettings.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MismatchError(
+            f"the federation's settings: {where}: {first['msg']}", mend="the server runs another release: use the same"
+        ) from error
+
+
+class Federation:
+    """One server, as `Connection.call` reaches it: errors are CollabEditError, a server that is away is waited out for
+    `patience` seconds.
+    """
+
+    def __init__(self, connection: Connection, *, patience: float) -> None:
+        self.connection = connection
+        self.patience = patience
+        self._rounds = rpc.FederationStub(connection.channel)
+        self._operations = rpc.OperationsStub(connection.channel)
+
+    def settings(self, *, patience: float) -> FederationSettings:
+        """The federation's settings, before joining it: they say which model to fingerprint."""
+        reply = self.connection.call(self._operations.GetStatus, pb.GetStatusRequest(), patience=patience)
+        return _settings(reply.settings_json)
+
+    def join(self, model_fingerprint: str, covariance_fingerprint: str, federation: str) -> Snapshot:
+        """The handshake. Raises MismatchError for a fingerprint, federation or protocol version that differs."""
+        request = pb.JoinRequest(
+            protocol_versions=PROTOCOL_VERSIONS,
+            model_fingerprint=model_fingerprint,
+            covariance_fingerprint=covariance_fingerprint,
+            federation=federation,
+        )
+        return _snapshot(self.connection.call(self._rounds.Join, request, patience=self.patience).round)
+
+    def await_change(self, revision: int, seconds: int) -> Snapshot:
+        """The round once its revision exceeds `revision`, or as it is after `seconds`; one try."""
+        request = pb.AwaitRequest(revision=revision, timeout_seconds=seconds)
+        return _snapshot(self.connection.call(self._rounds.Await, request, timeout=seconds + CALL_SECONDS, patience=0))
+
+    def now(self) -> Snapshot:
+        """The round under way, at once."""
+        reply = self.connection.call(self._operations.GetStatus, pb.GetStatusRequest(), patience=self.patience)
+        return _snapshot(reply.round)
+
+    def enter(self, round_: int, base_version: int, edits: int) -> Snapshot:
+        """Takes part in a round. Raises StaleRoundError, StaleVersionError."""
+        request = pb.EnterRequest(round=round_, base_version=base_version, edits=edits)
+        return _snapshot(self.connection.call(self._rounds.Enter, request, patience=self.patience))
+
+    def contribute(self, round_: int, attempt: int, layer: int, digest: str) -> Snapshot:
+        """Counts an uploaded file. Raises StaleRoundError, ContributionError."""
+        request = pb.ContributeRequest(round=round_, attempt=attempt, layer=layer, digest=digest)
+        return _snapshot(
+            self.connection.call(self._rounds.Contribute, request, timeout=CHECKING_SECONDS, patience=self.patience)
+        )
+
+    def leave(self, round_: int, reason: str) -> Snapshot:
+        """Withdraws from a round. `reason` is kept by the server: no word of an edit may be in it."""
+        request = pb.LeaveRequest(round=round_, reason=reason)
+        return _snapshot(
+            self.connection.call(self._rounds.Leave, request, timeout=CHECKING_SECONDS, patience=self.patience)
+        )
+
+    def version(self, number: int) -> Version:
+        """Where the weights of a published version are."""
+        if number == 0:
+            return Version(0)
+        reply = self.connection.call(
+            self._rounds.GetVersion, pb.GetVersionRequest(version=number), patience=self.patience
+        )
+        return Version(reply.version, _layers(reply.layers))
+
+    def outcome(self, round_: int) -> Outcome | None:
+        """How a past round ended for this client; None where the server does not know the round, or it goes on."""
+        reply = self.connection.call(self._operations.ListRounds, pb.ListRoundsRequest(), patience=self.patience)
+        record = next((each for each in reply.rounds if each.round == round_), None)
+        if record is None or not record.ended_ms:
+            return None
+        # A client is shown itself alone.
+        status, reason = next(((each.status, each.reason) for each in record.members), (Membership.ABSENT.value, ""))
+        return Outcome(round_, Phase(record.phase), Membership(status), record.version, reason or record.reason)

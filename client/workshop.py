@@ -1,0 +1,133 @@
+"""The heavy steps of a client in a round: the search for z, and its contributions as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from collabedit.client.loading import LoadedModel
+from collabedit.client.lookup import rewriting_rows
+from collabedit.client.memit import edit_alone, edit_layer
+from collabedit.client.model_version import Priors, VersionedModel
+from collabedit.client.target_store import TargetStore
+from collabedit.client.targets import Targets, find_targets
+from collabedit.common.contribution import Factored, LayerUpdate, Metadata
+from collabedit.common.contribution_file import write_contribution
+from collabedit.common.edits import Edit
+from collabedit.common.files import publish_file
+from collabedit.common.fingerprint import file_digest
+from collabedit.common.settings import FederationSettings
+from collabedit.common.validation import Rules, check_layer
+
+DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
+Tick = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What a contribution is for: a layer (0 in one-shot) of an attempt of a round."""
+
+    round: int
+    attempt: int
+    layer: int
+
+
+def needs_prior(settings: FederationSettings) -> bool:
+    """Whether a client computes with C itself: only for its own Δ, which the factored encoding leaves to the server."""
+    alone = settings.schedule == "one-shot" and settings.spread == "sequential"
+    return alone or settings.encoding == "dense"
+
+
+class Workshop:
+    """Makes this client's contributions. priors: C by weight; None where `needs_prior` says that none is needed."""
+
+    def __init__(
+        self,
+        model: VersionedModel,
+        settings: FederationSettings,
+        priors: Priors | None,
+        *,
+        targets: Path,
+        outbox: Path,
+        batch_tokens: int,
+    ) -> None:
+        self._model = model
+        self._settings = settings
+        self._priors = priors
+        self._store = TargetStore(targets)
+        self._outbox = outbox
+        self._batch_tokens = batch_tokens
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        return self._model.loaded
+
+    def check(self, edit: Edit) -> None:
+        """Raises BadEditsError for an edit that the model cannot take."""
+        rewriting_rows(self._loaded, edit, self._settings.context_templates)
+
+    def find_targets(self, edits: Sequence[Edit], tick: Tick) -> Targets:
+        """z of each edit on the model's present weights, the base version's; each is kept as soon as it is found."""
+        settings = self._settings
+        return find_targets(
+            self._loaded,
+            edits,
+            settings.hparams,
+            settings.context_templates,
+            on_progress=tick,
+            store=self._store,
+            batch=self._batch_tokens,
+        )
+
+    def contribute(self, slot: Slot, edits: Sequence[Edit], targets: Targets) -> str:
+        """Writes the contribution of one slot to the outbox and returns its content address.
+
+        Raises ContributionError where it would break a rule of the federation: facts that are too alike make KKᵀ's rank
+        smaller than their number.
+        """
+        updates = self._updates(slot, edits, targets)
+        for name, update in updates.items():
+            rules = Rules(shapes={name: update.shape}, min_rank=self._settings.min_edits)
+            check_layer(name, update, rules)
+        written = self._outbox / f"{slot.round}-{slot.attempt}-{slot.layer}.part"
+        write_contribution(written, updates, self._metadata(slot, len(edits)))
+        digest = file_digest(written)
+        publish_file(written, self._outbox / digest)
+        return digest
+
+    def _updates(self, slot: Slot, edits: Sequence[Edit], targets: Targets) -> dict[str, LayerUpdate]:
+        settings = self._settings
+        common = (self._loaded, edits, targets, settings.hparams, settings.context_templates)
+        factors: Mapping[str, Factored]
+        if settings.schedule == "layer-sync":
+            name = settings.edited_weights[slot.layer]
+            factors = {name: edit_layer(*common, slot.layer, shares=settings.residual_shares)}
+        else:
+            priors = self._priors if self._priors is not None else {}
+            factors = edit_alone(*common, priors, spread=settings.spread, shares=settings.residual_shares)
+        return {name: self._encoded(name, each) for name, each in factors.items()}
+
+    def _encoded(self, name: str, update: Factored) -> LayerUpdate:
+        dtype = DTYPES[self._settings.dtype]
+        if self._settings.encoding == "factored":
+            return update.to(dtype)
+        assert self._priors is not None
+        return update.dense(self._priors[name]).to(dtype)
+
+    def _metadata(self, slot: Slot, edits: int) -> Metadata:
+        settings = self._settings
+        return Metadata(
+            model_fingerprint=settings.model_fingerprint,
+            covariance_fingerprint=settings.covariance_fingerprint,
+            algorithm="MEMIT",
+            schedule=settings.schedule,
+            spread=settings.spread,
+            residual_shares=settings.residual_shares,
+            edits=edits,
+            round=slot.round,
+            base_version=self._model.base.version,
+        )
