@@ -43,6 +43,11 @@ class Client(Protocol):
         ...
 
     @property
+    def serial(self) -> str:
+        """Serial number of its certificate, decimal; "": any certificate of this name counts."""
+        ...
+
+    @property
     def revoked(self) -> bool:
         """Whether its certificate has been revoked."""
         ...
@@ -146,10 +151,13 @@ class Gate(grpc.aio.ServerInterceptor):
 
     async def _admit(self, context: Any, method: str) -> Caller:
         try:
-            claimed = _from_metadata(context) if self._plaintext else _from_certificate(context)
+            claimed, serial = _from_metadata(context) if self._plaintext else _from_certificate(context)
         except IdentityError as error:
             await refuse(context, grpc.StatusCode.UNAUTHENTICATED, error.what)
         known = await self._check_unrevoked(context, claimed.client_id)
+        if known and known.serial and serial and known.serial != serial:
+            what = f"the certificate of {claimed.client_id} has been replaced by a newer one; use that, or enrol again"
+            await refuse(context, grpc.StatusCode.PERMISSION_DENIED, what, name="revoked")
         who = Caller(claimed.client_id, "admin" if known.role == "admin" else "client") if known else claimed
         if method in ADMIN_METHODS and who.role != "admin":
             what = f"{who.client_id} is no admin: {method.rpartition('/')[2]} needs an admin's certificate"
@@ -166,17 +174,18 @@ class Gate(grpc.aio.ServerInterceptor):
         return known
 
 
-def _from_certificate(context: Any) -> Caller:
+def _from_certificate(context: Any) -> tuple[Caller, str]:
     chain = context.auth_context().get("x509_pem_cert")
     if not chain:
         raise IdentityError("no client certificate; enrol with `collab pki enrol`")
-    client_id, role = identity_of(load_certificate(chain[0]))
-    return Caller(client_id, role)
+    certificate = load_certificate(chain[0])
+    client_id, role = identity_of(certificate)
+    return Caller(client_id, role), str(certificate.serial_number)
 
 
-def _from_metadata(context: Any) -> Caller:
+def _from_metadata(context: Any) -> tuple[Caller, str]:
     entries = [str(value) for key, value in context.invocation_metadata() or () if key == CLIENT_ID_KEY]
     if len(entries) != 1:
         raise IdentityError(f"in plaintext mode the metadata must name the caller once as {CLIENT_ID_KEY}")
     client_id = check_client_id(entries[0])
-    return Caller(client_id, "admin" if client_id == PLAINTEXT_ADMIN else "client")
+    return Caller(client_id, "admin" if client_id == PLAINTEXT_ADMIN else "client"), ""
