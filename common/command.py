@@ -98,12 +98,23 @@ def load_settings(
         return model.model_validate({**from_file, **from_environment, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        if name in given:
-            source = f"--{name.replace('_', '-')}"
-        else:
-            source = f"{environment}{name.upper()}" if name in from_environment else f"{toml}: {name}"
-        raise UsageError(f"{source}: {first['msg']}", mend="--help lists every setting and its range") from error
+        where = _source(first["loc"], set(given), set(from_environment) - set(given), set(from_file), environment, toml)
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}{said}", mend="--help lists every setting and its range") from error
+
+
+def _source(
+    place: tuple[int | str, ...], given: set[str], variables: set[str], keys: set[str], prefix: str, toml: Path | None
+) -> str:
+    """Where a setting that cannot be came from, as the user wrote it; one that is missing is named by its flag."""
+    if not place:
+        return ""
+    name = str(place[0])
+    if name in variables:
+        return f"{prefix}{name.upper()}: "
+    if name in keys and name not in given:
+        return f"{toml}: {'.'.join(str(part) for part in place)}: "
+    return f"--{name.replace('_', '-')}: "
 
 
 def report(error: CollabEditError) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,3 +156,13 @@ def records() -> list[dict[str, Any]]:
 def edits_file(tmp_path: Path, records: list[dict[str, Any]]) -> Path:
     """All four records as JSON lines."""
     return write_lines(tmp_path / "mine.jsonl", records)
+
+
+@pytest.fixture(scope="session")
+def kit() -> SimpleNamespace:
+    """The makers above and their constants, for tests that need other folders and files."""
+    return SimpleNamespace(
+        make_folder=make_folder, write_c0=write_c0, write_lines=write_lines, record=record,
+        memit=MEMIT_JSON, templates=TEMPLATES, facts=FACTS, layers=LAYERS,
+        weights=tuple(f"transformer.h.{layer}.mlp.c_proj.weight" for layer in LAYERS),
+    )  # fmt: skip
