@@ -11,7 +11,7 @@ from typing import ClassVar
 from collabedit.common.errors import CollabEditError, ContributionError, ExitCode
 
 
-class Refusal(CollabEditError):
+class Refusal(CollabEditError):  # noqa: N818 - it is an answer
     """A call that the server does not carry out; nothing has changed."""
 
     exit_code = ExitCode.ROUND_FAILED

@@ -263,7 +263,9 @@ def _contribute(round_: Round, event: Contribute) -> Round:
     member = round_.member(event.client)
     here = (round_.attempt, round_.layer)
     _require((event.attempt, event.layer) == here, f"round {round_.number} collects attempt, layer {here}")
-    _require(member is not None and member.status is Status.ENTERED, f"{event.client} owes round {round_.number} nothing")
+    _require(
+        member is not None and member.status is Status.ENTERED, f"{event.client} owes round {round_.number} nothing"
+    )
     assert member is not None
     since = event.at if round_.since is None else round_.since
     return _with(replace(round_, since=since), replace(member, status=Status.CONTRIBUTED, digest=event.digest))

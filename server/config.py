@@ -1,0 +1,63 @@
+"""The server's settings: one model makes the flags, the help and the TOML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_state_path
+from pydantic import BaseModel, ConfigDict, Field
+
+from collabedit.common.hparams import ResidualShares, Spread
+from collabedit.common.settings import Encoding, MergeMethod, Schedule, WireDtype
+
+DAY = 86_400.0
+
+
+def default_state() -> Path:
+    """Where a server keeps its state if nothing else is said."""
+    return user_state_path("collabedit") / "server"
+
+
+class ServerConfig(BaseModel):
+    """What `collab-server` can be told. What a federation is, is fixed at its first start; the rest can change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: Path = Field(default_factory=default_state, description="folder of everything that the server keeps")
+    listen: str = Field(default="localhost:50051", description="host:port of the federation's services")
+    enrol_listen: str = Field(default="localhost:50052", description="host:port where parties enrol")
+    advertise: tuple[str, ...] = Field(
+        default=(), description="further host name or address of this server, for its certificate; may be repeated"
+    )
+    insecure: bool = Field(default=False, description="plaintext, without certificates; on loopback addresses only")
+    database: str | None = Field(default=None, description="database URL; default: SQLite in the state folder")
+    log_format: Literal["console", "json"] = Field(default="console", description="form of the log on standard error")
+
+    quorum: int = Field(default=1, ge=1, le=10_000, description="least number of contributions that a round merges")
+    entry_window: float = Field(
+        default=10, ge=0, le=DAY, description="seconds after the first party in which others can still enter a round"
+    )
+    round_deadline: float = Field(
+        default=3600, gt=0, le=30 * DAY, description="seconds from the first party to the end of the first layer"
+    )
+    layer_deadline: float = Field(default=600, gt=0, le=DAY, description="seconds for each later layer")
+    liveness: float = Field(default=120, gt=0, le=DAY, description="seconds of silence after which a party is lost")
+
+    model: str = Field(default="atlas", min_length=1, description="bundled model, or path of a Hugging Face folder")
+    covariance: Path | None = Field(default=None, description="covariance file; default: the model folder's")
+    hparams: Path | None = Field(default=None, description="hyperparameters, MEMIT's JSON; default: the model folder's")
+    context_templates: Path | None = Field(
+        default=None, description="context templates, JSON; default: the model folder's, else the bare prompt"
+    )
+    schedule: Schedule = Field(default="layer-sync", description="exact layer by layer, or one upload")
+    spread: Spread = Field(default="sequential", description="how a party spreads residuals in one-shot")
+    residual_shares: ResidualShares = Field(
+        default="remaining", description="MEMIT's shares of the residual, or equal ones"
+    )
+    method: MergeMethod = Field(default="collabedit", description="how contributions are merged")
+    encoding: Encoding = Field(default="factored", description="form of the contributions")
+    dtype: WireDtype = Field(default="float32", description="precision of the contributions")
+    beta0: float = Field(default=1.0, gt=0, le=1e6, description="β0 of eq. 7: weight of λ·C0")
+    beta1: float = Field(default=1.0, ge=0, le=1e6, description="β1 of eq. 7: weight of the accumulated ΣKKᵀ")
+    min_edits: int = Field(default=8, ge=1, le=1_000_000, description="least rank of KKᵀ in a contribution")

@@ -1,0 +1,343 @@
+"""The shell around the pure round: it holds the present one, records every change before it is told, and merges.
+
+One lock orders the changes, one thread writes them; another thread merges. Whatever phase a restart finds, it goes on
+from there: a round that was merging is merged again, to the same bits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from collabedit.common.errors import ContributionError, NotPositiveDefiniteError
+from collabedit.server.policy import LastSeen, Policy, losing, next_event, wait_ends
+from collabedit.server.refusals import StaleRoundRefusal, StaleVersionRefusal
+from collabedit.server.rounds import (
+    Abort,
+    Contribute,
+    Enter,
+    Event,
+    LastLayerMerged,
+    LayerMerged,
+    LayerWeights,
+    NotPositiveDefinite,
+    Phase,
+    Round,
+    Status,
+    advance,
+)
+from collabedit.server.store import Recorded, Store
+
+TICK = 0.25  # seconds between looks at what is due
+LOG = structlog.get_logger()
+
+Result = TypeVar("Result")
+
+
+class Merges(Protocol):
+    """The heavy work on a round, done in threads."""
+
+    def check(self, round_: Round, client: str, digest: str) -> None:
+        """Raises ContributionError unless the blob is a contribution that this layer of the round can take."""
+        ...
+
+    def merge(self, round_: Round, base: Sequence[LayerWeights]) -> tuple[LayerWeights, ...]:
+        """Merges the round's present layer onto the base version's weights. Raises NotPositiveDefiniteError."""
+        ...
+
+    def forget(self, digests: Sequence[str]) -> None:
+        """The contributions of a round that has ended are needed no more."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What new rounds are made with: the weights that each exchange carries, and the least number of contributions."""
+
+    exchanges: tuple[tuple[str, ...], ...]
+    quorum: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A round at one revision, for an answer. ends: when the present wait does (Unix seconds), if it does."""
+
+    round: Round
+    revision: int
+    latest_version: int
+    now: float
+    ends: float | None
+
+
+class Coordinator:
+    """The federation's rounds, one after the other. Made in, and used from, one event loop."""
+
+    def __init__(
+        self, store: Store, merges: Merges, plan: Plan, policy: Policy, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._merges = merges
+        self._plan = plan
+        self._policy = policy
+        self._clock = clock
+        self._seen = LastSeen(clock(), {})
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Condition()
+        self._storing = ThreadPoolExecutor(1, "store")
+        self._merging = ThreadPoolExecutor(1, "merge")
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._merge_task: asyncio.Task[None] | None = None
+        self._current: Recorded
+        self._ended: Recorded | None = None
+        self._latest_version = 0
+
+    # -------------------------------------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Takes up the rounds where the store has them, and opens one where none is under way."""
+        self._latest_version = await self._call(self._store.latest_version)
+        recorded = list(await self._call(self._store.rounds, 2))
+        if recorded and not recorded[0].round.phase.ended:
+            self._current = recorded.pop(0)
+        self._ended = recorded[0] if recorded else None
+        if not hasattr(self, "_current"):
+            await self._open()
+        LOG.info("round", number=self._current.round.number, phase=self._current.round.phase.value)
+        await self.settle()
+
+    async def run(self) -> None:
+        """Looks at what is due, again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                await self.settle()
+            except Exception:
+                LOG.exception("what was due could not be done; trying again")
+
+    async def stop(self) -> None:
+        """Finishes what is being written; a merge under way is waited for, and merged again after a restart."""
+        for task in tuple(self._tasks):
+            if task is not self._merge_task:
+                with suppress(Exception):
+                    await task
+        await asyncio.to_thread(self._storing.shutdown)
+        self._merging.shutdown(wait=False, cancel_futures=True)
+
+    async def settle(self) -> None:
+        """Does what is due now, and begins a merge that waits to be done."""
+        await self._change(lambda _: None)
+
+    # ------------------------------------------------------------------------------------------- calls
+
+    def seen(self, client: str) -> None:
+        """Notes that something of the client's has just arrived."""
+        self._seen.clients[client] = self._clock()  # type: ignore[index]
+
+    def view(self) -> View:
+        """The round under way."""
+        return self._view(self._current)
+
+    async def enter(self, client: str, number: int, base_version: int, edits: int) -> View:
+        """Takes the client into the round. Raises StaleRoundRefusal, StaleVersionRefusal."""
+
+        def decide(now: Round) -> Event | None:
+            _require_number(now, number)
+            member = now.member(client)
+            if member is not None and member.status is not Status.OUT:
+                return None
+            if base_version != now.base_version:
+                what = f"round {number} stands on version {now.base_version}, {client} holds version {base_version}"
+                raise StaleVersionRefusal(what, mend="fetch that version's weights, then enter")
+            if now.fixed:
+                what = f"round {number} takes no more members since its first layer closed"
+                raise StaleRoundRefusal(what, mend="wait for the next round")
+            return Enter(client=client, edits=edits, at=self._clock())
+
+        await self._change(decide)
+        return self._view_of(number)
+
+    async def contribute(self, client: str, number: int, attempt: int, layer: int, digest: str) -> View:
+        """Counts a blob as the client's contribution. Raises StaleRoundRefusal, ContributionError."""
+
+        def decide(now: Round) -> Event | None:
+            _require_number(now, number)
+            if _counts(now, client, attempt, layer, digest):
+                return None
+            _require_owed(now, client, attempt, layer)
+            return Contribute(client=client, attempt=attempt, layer=layer, digest=digest, at=self._clock())
+
+        now = self._current.round
+        if (now.number, now.attempt, now.layer) != (number, attempt, layer):
+            counted = await self._call(self._store.contribution, number, attempt, layer, client)
+            if counted == digest:
+                return self._view_of(number)
+        if decide(now) is not None:
+            await asyncio.to_thread(self._merges.check, now, client, digest)
+            await self._change(decide)
+        return self._view_of(number)
+
+    async def leave(self, client: str, number: int, reason: str) -> View:
+        """Takes the client out of the round, once a merge under way is done. Nothing where it is not in it."""
+
+        def decide(now: Round) -> Event | None:
+            here = now.number == number and any(each.client == client for each in now.live)
+            if not here or now.phase not in (Phase.OPEN, Phase.COLLECTING):
+                return None
+            return losing(now, {client: reason}, self._clock())
+
+        await self.until(lambda now: now.number != number or now.phase is not Phase.MERGING)
+        await self._change(decide)
+        return self._view_of(number)
+
+    async def drop(self, client: str, reason: str) -> None:
+        """Takes a client out of the round under way, if it is in it."""
+        await self.leave(client, self._current.round.number, reason)
+
+    async def abort(self, reason: str) -> View:
+        """Ends the round under way."""
+        number = self._current.round.number
+        await self._change(lambda now: Abort(at=self._clock(), reason=reason) if now.number == number else None)
+        return self._view_of(number)
+
+    async def wait(self, client: str, revision: int, timeout: float) -> View:
+        """The round's state once its revision is greater, or after `timeout` seconds.
+
+        A caller that has not seen how the last round ended is told that first, and the round under way next.
+        """
+        patience = min(timeout, self._policy.liveness / 3)  # an answer in time is what tells that the client lives
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.until(lambda _: self._current.revision > revision)
+        self.seen(client)
+        if self._ended is not None and self._ended.revision > revision:
+            return self._view(self._ended)
+        return self.view()
+
+    async def until(self, holds: Callable[[Round], bool]) -> None:
+        """Returns when something holds of the round under way."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: holds(self._current.round))
+
+    # ----------------------------------------------------------------------------------------- changes
+
+    async def _call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._storing, partial(function, *arguments))
+
+    async def _change(self, decide: Callable[[Round], Event | None]) -> None:
+        """Lets `decide` make an event of the round, under the lock, and applies it; then what is due.
+
+        A caller that goes away does not stop it half-way.
+        """
+        await asyncio.shield(self._spawn(self._changing(decide)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _changing(self, decide: Callable[[Round], Event | None]) -> None:
+        async with self._lock:
+            event = decide(self._current.round) or self._due()
+            while event is not None:
+                await self._apply(event)
+                event = self._due()
+            if self._current.round.phase is Phase.MERGING and self._merge_task is None:
+                self._merge_task = self._spawn(self._merge(self._current.round))
+
+    def _due(self) -> Event | None:
+        return next_event(self._current.round, self._clock(), self._policy, self._seen)
+
+    async def _apply(self, event: Event) -> None:
+        changed = advance(self._current.round, event)
+        self._current = Recorded(changed, await self._call(self._store.record, changed))
+        LOG.info(
+            "round",
+            number=changed.number,
+            what=type(event).__name__,
+            phase=changed.phase.value,
+            attempt=changed.attempt,
+            layer=changed.layer,
+        )
+        if changed.phase.ended:
+            self._latest_version = changed.version or self._latest_version
+            self._ended = self._current
+            await self._open()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _open(self) -> None:
+        """The next round, on the latest version."""
+        number = self._ended.round.number + 1 if self._ended else 1
+        opened = Round(number, self._latest_version, self._plan.exchanges, self._plan.quorum, self._clock())
+        self._current = Recorded(opened, await self._call(self._store.record, opened))
+
+    async def _merge(self, merging: Round) -> None:
+        loop = asyncio.get_running_loop()
+        event: Event
+        try:
+            base = await self._call(self._store.version, merging.base_version)
+            merged = await loop.run_in_executor(self._merging, self._merges.merge, merging, base or ())
+            kind = LastLayerMerged if merging.last_layer else LayerMerged
+            event = kind(at=self._clock(), merged=merged)
+        except NotPositiveDefiniteError as error:
+            event = NotPositiveDefinite(at=self._clock(), reason=error.what)
+        except Exception as error:
+            LOG.exception("the merge failed", number=merging.number)
+            event = Abort(at=self._clock(), reason=f"the merge failed: {type(error).__name__}: {error}")
+
+        def decide(now: Round) -> Event | None:
+            self._merge_task = None
+            return replace(event, at=self._clock()) if now == merging else None
+
+        await self._change(decide)
+
+    # ------------------------------------------------------------------------------------------- views
+
+    def _view(self, recorded: Recorded) -> View:
+        ends = wait_ends(recorded.round, self._policy, self._seen)
+        return View(recorded.round, recorded.revision, self._latest_version, self._clock(), ends)
+
+    def _view_of(self, number: int) -> View:
+        """The round named where it is the one that ended last; else the one under way."""
+        if self._ended is not None and self._ended.round.number == number:
+            return self._view(self._ended)
+        return self.view()
+
+
+def _require_number(now: Round, number: int) -> None:
+    if now.number != number:
+        raise StaleRoundRefusal(f"round {number} is not under way: round {now.number} is", mend="ask for its state")
+
+
+def _counts(now: Round, client: str, attempt: int, layer: int, digest: str) -> bool:
+    """Whether this very contribution counts already. Raises ContributionError where another one does."""
+    member = now.member(client)
+    if member is None or member.status is not Status.CONTRIBUTED or (attempt, layer) != (now.attempt, now.layer):
+        return False
+    if member.digest != digest:
+        raise ContributionError(
+            f"another contribution of {client} to round {now.number}, layer {layer} counts already",
+            mend="what counts is not replaced: go on with the round",
+        )
+    return True
+
+
+def _require_owed(now: Round, client: str, attempt: int, layer: int) -> None:
+    if (attempt, layer) != (now.attempt, now.layer):
+        what = f"round {now.number} collects layer {now.layer} of attempt {now.attempt}, not {layer} of {attempt}"
+        raise StaleRoundRefusal(what, mend="ask for its state")
+    member = now.member(client)
+    if member is None or member.status is Status.OUT:
+        why = f": {member.reason}" if member else ""
+        raise StaleRoundRefusal(f"{client} is not in round {now.number}{why}", mend="enter the next round")
+    if now.phase not in (Phase.OPEN, Phase.COLLECTING):
+        raise StaleRoundRefusal(f"round {now.number} is merging", mend="ask for its state")

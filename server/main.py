@@ -1,0 +1,95 @@
+"""`collab-server`: the coordinator of a federation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from collabedit.common.command import entry_point, load_settings, options_of
+from collabedit.server.config import ServerConfig
+
+if TYPE_CHECKING:
+    from collabedit.server.process import Parts
+
+EPILOG = """\b
+Examples:
+  collab-server                                  the bundled model; prints the command that a party runs to enrol
+  collab-server --quorum 3 --advertise edits.example.org --listen 0.0.0.0:50051 --enrol-listen 0.0.0.0:50052
+  collab-server --model ./gpt2-xl --covariance C0.safetensors --hparams gpt2-xl.json --state /var/lib/collabedit
+  collab-server --insecure                       plaintext on loopback, to try things out
+  collab-server --check                          exits 0 when the server of this state answers
+"""
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with any of the settings below.")
+@click.option("--check", is_flag=True, help="Ask the running server of this state whether it serves, and exit.")
+@options_of(ServerConfig)
+def server(config: Path | None, check: bool, **flags: Any) -> None:
+    """The coordinator of a federation: collects contributions round by round, merges them, publishes the weights.
+
+    The first start founds the federation: model, hyperparameters, schedule and the like are fixed from then on. State
+    is durable: kill the server at any instant and start it with the same command, and the round goes on.
+    """
+    settings = load_settings(ServerConfig, flags, toml=config, environment="COLLAB_SERVER_")
+    if check:
+        from collabedit.server.health import check_running
+
+        check_running(settings)
+        return
+    _run(settings)
+
+
+def _run(config: ServerConfig) -> None:
+    import asyncio
+
+    from collabedit.server.logs import log_to_stderr
+    from collabedit.server.state_folder import held
+
+    log_to_stderr(config.log_format)
+    with held(config.state):
+        parts = _prepare(config)
+        from collabedit.server.process import serve
+
+        try:
+            asyncio.run(serve(parts, click.echo))
+        finally:
+            parts.store.close()
+
+
+def _prepare(config: ServerConfig) -> Parts:
+    """Everything that must be in order before a port is opened."""
+    from collabedit.common.errors import UsageError
+    from collabedit.server.addresses import check_free, parse_listen
+    from collabedit.server.blobs import BlobStore
+    from collabedit.server.database import migrate, open_engine, sqlite_url
+    from collabedit.server.federation import prepare
+    from collabedit.server.process import Parts
+    from collabedit.server.sql_store import SqlStore
+    from collabedit.server.state_folder import BLOBS, DATABASE
+
+    listen = parse_listen(config.listen, "--listen")
+    if config.insecure and not listen.loopback:
+        mend = "listen on localhost, or leave --insecure out"
+        raise UsageError(f"--insecure with --listen {listen}: plaintext stays on this host", mend=mend)
+    check_free(listen, "--listen")
+    engine = open_engine(config.database or sqlite_url(config.state / DATABASE))
+    migrate(engine)
+    store = SqlStore(engine)
+    blobs = BlobStore(config.state / BLOBS)
+    federation = prepare(config, store, blobs, _plaintext_name)
+    return Parts(config, federation, store, blobs, listen)
+
+
+def _plaintext_name() -> str:
+    import secrets
+
+    return f"plaintext-{secrets.token_hex(8)}"
+
+
+main = entry_point(server)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""The federation's services over gRPC: requests to calls of the coordinator, views to answers. Protobuf ends here."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+import grpc
+import structlog
+
+from collabedit.common.errors import CollabEditError
+from collabedit.common.settings import PROTOCOL_VERSIONS, FederationSettings
+from collabedit.server.coordinator import Coordinator, View
+from collabedit.server.identity import caller, refuse
+from collabedit.server.refusals import (
+    BadRequestRefusal,
+    FederationRefusal,
+    FingerprintRefusal,
+    NotFoundRefusal,
+    VersionRefusal,
+    status_of,
+)
+from collabedit.server.rounds import LayerWeights, Phase, Round, Status
+from collabedit.server.store import Store
+from collabedit.v1 import federation_pb2 as pb
+from collabedit.v1 import federation_pb2_grpc as rpc
+
+LOG = structlog.get_logger()
+LONGEST_WAIT: Final = 60.0
+LONGEST_REASON: Final = 200
+PHASES: Final = {phase: f"PHASE_{phase.name}" for phase in Phase}
+STATUSES: Final = {status: f"MEMBER_STATUS_{status.name}" for status in Status}
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+Method = Callable[[Any, Request, Any], Awaitable[Reply]]
+
+
+def answers(method: Method[Request, Reply]) -> Method[Request, Reply]:
+    """Turns what a method raises for the caller into a status and a line; our own mistakes go to the log."""
+
+    @wraps(method)
+    async def answering(self: Any, request: Request, context: Any) -> Reply:
+        try:
+            return await method(self, request, context)
+        except CollabEditError as error:
+            status, name = status_of(error)
+            LOG.info("refused", method=method.__name__, client=caller(context).client_id, why=error.what)
+            what = f"{error.what}; {error.mend}" if error.mend else error.what
+            await refuse(context, getattr(grpc.StatusCode, status), what, name=name)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception:
+            LOG.exception("a call failed", method=method.__name__)
+            await refuse(context, grpc.StatusCode.INTERNAL, "the server made a mistake; its log says which")
+
+    return answering
+
+
+class FederationService(rpc.FederationServicer):
+    """Rounds, as parties see them."""
+
+    def __init__(self, settings: FederationSettings, coordinator: Coordinator, store: Store) -> None:
+        self._settings = settings
+        self._coordinator = coordinator
+        self._store = store
+
+    @answers
+    async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:  # noqa: N802
+        """The handshake."""
+        common = set(request.protocol_versions) & set(PROTOCOL_VERSIONS)
+        if not common:
+            asked = ", ".join(map(str, request.protocol_versions)) or "none"
+            ours = ", ".join(map(str, PROTOCOL_VERSIONS))
+            raise VersionRefusal(f"no protocol version in common: the server speaks {ours}, the client {asked}")
+        self._compare(request)
+        state = round_state(self._coordinator.view(), caller(context).client_id)
+        return pb.JoinReply(protocol_version=max(common), settings_json=self._settings.model_dump_json(), round=state)
+
+    def _compare(self, request: pb.JoinRequest) -> None:
+        settings = self._settings
+        if request.federation and request.federation != settings.federation:
+            what = f"the client's state belongs to federation {request.federation}, this is {settings.federation}"
+            raise FederationRefusal(what, mend="give the client another --state, or the server that it enrolled with")
+        if request.model_fingerprint != settings.model_fingerprint:
+            what = (
+                f"the client's model is {request.model_fingerprint}, the federation edits {settings.model_fingerprint}"
+            )
+            raise FingerprintRefusal(what, mend=f"get the same files of {settings.model_name}")
+        told = request.covariance_fingerprint
+        if told and told != settings.covariance_fingerprint:
+            what = f"the client's covariance is {told}, the federation's {settings.covariance_fingerprint}"
+            raise FingerprintRefusal(what, mend="leave it out: the client then fetches the federation's")
+
+    @answers
+    async def Enter(self, request: pb.EnterRequest, context: Any) -> pb.RoundState:  # noqa: N802
+        """Takes part in the round under way."""
+        client = caller(context).client_id
+        view = await self._coordinator.enter(client, request.round, request.base_version, request.edits)
+        return round_state(view, client)
+
+    @answers
+    async def Await(self, request: pb.AwaitRequest, context: Any) -> pb.RoundState:  # noqa: N802
+        """The state, once it is news."""
+        client = caller(context).client_id
+        patience = min(float(request.timeout_seconds), LONGEST_WAIT)
+        return round_state(await self._coordinator.wait(client, request.revision, patience), client)
+
+    @answers
+    async def Contribute(self, request: pb.ContributeRequest, context: Any) -> pb.RoundState:  # noqa: N802
+        """Counts a blob."""
+        client = caller(context).client_id
+        view = await self._coordinator.contribute(client, request.round, request.attempt, request.layer, request.digest)
+        return round_state(view, client)
+
+    @answers
+    async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.RoundState:  # noqa: N802
+        """Withdraws."""
+        client = caller(context).client_id
+        reason = " ".join(request.reason.split())[:LONGEST_REASON] or "left"
+        return round_state(await self._coordinator.leave(client, request.round, reason), client)
+
+    @answers
+    async def GetVersion(self, request: pb.GetVersionRequest, context: Any) -> pb.Version:  # noqa: N802
+        """Weights of a version."""
+        number = self._coordinator.view().latest_version if request.latest else request.version
+        layers = await asyncio.to_thread(self._store.version, number)
+        if layers is None:
+            raise NotFoundRefusal(f"no version {number}", mend="`collab rounds` lists those that were published")
+        return pb.Version(version=number, layers=map(layer_weights, layers))
+
+
+def layer_weights(layer: LayerWeights) -> pb.LayerWeights:
+    """One layer's new weights."""
+    return pb.LayerWeights(weight=layer.weight, digest=layer.digest, kkt_digest=layer.kkt_digest)
+
+
+def round_state(view: View, client: str) -> pb.RoundState:
+    """A view as one client sees it."""
+    round_ = view.round
+    member = round_.member(client)
+    left = 0 if view.ends is None else max(1, math.ceil(view.ends - view.now))
+    return pb.RoundState(
+        round=round_.number,
+        phase=PHASES[round_.phase],
+        attempt=round_.attempt,
+        layer=round_.layer,
+        revision=view.revision,
+        base_version=round_.base_version,
+        merged=map(layer_weights, round_.merged),
+        member=STATUSES[member.status] if member else "MEMBER_STATUS_ABSENT",
+        member_reason=member.reason if member else "",
+        members=len(round_.live),
+        contributed=len(round_.contributed),
+        quorum=round_.quorum,
+        seconds_left=left,
+        reason=round_.reason,
+        latest_version=view.latest_version,
+    )
+
+
+def round_record(round_: Round, *, members_of: str | None) -> pb.RoundRecord:
+    """A round for the list of rounds; members_of: the one client shown, None for all."""
+    shown = [each for each in round_.members if members_of in (None, each.client)]
+    return pb.RoundRecord(
+        round=round_.number,
+        phase=PHASES[round_.phase],
+        attempts=round_.attempt + 1,
+        opened_ms=int(round_.opened * 1000),
+        ended_ms=int((round_.ended or 0) * 1000),
+        reason=round_.reason,
+        merged=map(layer_weights, round_.merged),
+        members=(
+            pb.Member(client_id=each.client, status=STATUSES[each.status], reason=each.reason, edits=each.edits)
+            for each in shown
+        ),
+        version=round_.version or 0,
+    )
+
+
+def require(holds: bool, what: str) -> None:
+    """Raises BadRequestRefusal."""
+    if not holds:
+        raise BadRequestRefusal(what)

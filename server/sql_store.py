@@ -1,0 +1,247 @@
+"""The store over an SQL database (SQLAlchemy Core)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, and_, delete, desc, func, insert, or_, select, update
+from sqlalchemy.exc import DatabaseError
+
+from collabedit.common.errors import StateError
+from collabedit.server import tables
+from collabedit.server.database import WRITES
+from collabedit.server.rounds import LayerWeights, Member, Phase, Round, Status
+from collabedit.server.store import Client, Recorded
+
+
+class SqlStore:
+    """`collabedit.server.store.Store` over an engine whose tables are up to date."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(**{WRITES: True})
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """One transaction that excludes other writers from its beginning."""
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise StateError(f"{self._engine.url}: {error.orig}", mend="is the disk full or read-only?") from error
+
+    # ------------------------------------------------------------------------------------------------ federation
+
+    def federation(self) -> tuple[str, str] | None:
+        """See Store.federation."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(tables.FEDERATION)).first()
+        return (row.settings, row.sources) if row else None
+
+    def found(self, settings: str, sources: str) -> None:
+        """See Store.found."""
+        with self._write() as connection:
+            changed = connection.execute(update(tables.FEDERATION).values(sources=sources))
+            if changed.rowcount == 0:
+                connection.execute(insert(tables.FEDERATION).values(id=1, settings=settings, sources=sources))
+
+    def stamped(self, what: str, stamp: str) -> str | None:
+        """See Store.stamped."""
+        stamps = tables.FILE_STAMPS
+        with self._engine.begin() as connection:
+            found: str | None = connection.execute(
+                select(stamps.c.value).where(stamps.c.what == what, stamps.c.stamp == stamp)
+            ).scalar()
+        return found
+
+    def stamp(self, what: str, stamp: str, value: str) -> None:
+        """See Store.stamp."""
+        with self._write() as connection:
+            connection.execute(delete(tables.FILE_STAMPS).where(tables.FILE_STAMPS.c.what == what))
+            connection.execute(insert(tables.FILE_STAMPS).values(what=what, stamp=stamp, value=value))
+
+    # ---------------------------------------------------------------------------------------------------- rounds
+
+    def record(self, round_: Round) -> int:
+        """See Store.record."""
+        with self._write() as connection:
+            connection.execute(update(tables.REVISION).values(value=tables.REVISION.c.value + 1))
+            revision = int(connection.execute(select(tables.REVISION.c.value)).scalar_one())
+            _put(connection, tables.ROUNDS, {"number": round_.number}, {**_row(round_), "revision": revision})
+            for member in round_.members:
+                _record_member(connection, round_, member)
+            for position, merged in enumerate(round_.merged):
+                key = {"round": round_.number, "attempt": round_.attempt, "position": position}
+                values = {"weight": merged.weight, "digest": merged.digest, "kkt_digest": merged.kkt_digest}
+                _put(connection, tables.LAYER_WEIGHTS, key, values)
+        return revision
+
+    def latest_round(self) -> Recorded | None:
+        """See Store.latest_round."""
+        return next(iter(self.rounds(1)), None)
+
+    def rounds(self, limit: int = 0) -> Sequence[Recorded]:
+        """See Store.rounds."""
+        query = select(tables.ROUNDS).order_by(desc(tables.ROUNDS.c.number))
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.limit(limit) if limit else query).all()
+            return [Recorded(_read_round(connection, row), int(row.revision)) for row in rows]
+
+    def contribution(self, round_: int, attempt: int, layer: int, client: str) -> str | None:
+        """See Store.contribution."""
+        key = {"round": round_, "attempt": attempt, "layer": layer, "client": client}
+        table = tables.CONTRIBUTIONS
+        with self._engine.begin() as connection:
+            digest: str | None = connection.execute(select(table.c.digest).where(_matches(table, key))).scalar()
+        return digest
+
+    def latest_version(self) -> int:
+        """See Store.latest_version."""
+        rounds = tables.ROUNDS
+        query = select(func.max(rounds.c.number)).where(rounds.c.phase == Phase.PUBLISHED.value)
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
+    def version(self, number: int) -> Sequence[LayerWeights] | None:
+        """See Store.version."""
+        if number == 0:
+            return ()
+        rounds = tables.ROUNDS
+        query = select(rounds).where(rounds.c.number == number, rounds.c.phase == Phase.PUBLISHED.value)
+        with self._engine.begin() as connection:
+            row = connection.execute(query).first()
+            return _read_round(connection, row).merged if row else None
+
+    def may_read(self, client: str, digest: str) -> bool:
+        """See Store.may_read."""
+        weights, given = tables.LAYER_WEIGHTS, tables.CONTRIBUTIONS
+        merged = select(weights.c.round).where(or_(weights.c.digest == digest, weights.c.kkt_digest == digest))
+        own = select(given.c.round).where(given.c.client == client, given.c.digest == digest)
+        with self._engine.begin() as connection:
+            return any(connection.execute(query.limit(1)).first() for query in (merged, own))
+
+    # --------------------------------------------------------------------------------------- tokens and clients
+
+    def add_token(self, hash_: str, role: str, uses: int, expires: float) -> None:
+        """See Store.add_token."""
+        with self._write() as connection:
+            _put(connection, tables.TOKENS, {"hash": hash_}, {"role": role, "uses": uses, "expires": expires})
+
+    def token_role(self, hash_: str, now: float) -> str | None:
+        """See Store.token_role."""
+        tokens = tables.TOKENS
+        usable = and_(tokens.c.hash == hash_, tokens.c.uses > 0, tokens.c.expires > now)
+        with self._engine.begin() as connection:
+            role: str | None = connection.execute(select(tokens.c.role).where(usable)).scalar()
+        return role
+
+    def use_token(self, hash_: str, now: float) -> str | None:
+        """See Store.use_token."""
+        tokens = tables.TOKENS
+        usable = and_(tokens.c.hash == hash_, tokens.c.uses > 0, tokens.c.expires > now)
+        with self._write() as connection:
+            role: str | None = connection.execute(select(tokens.c.role).where(usable)).scalar()
+            connection.execute(update(tokens).where(usable).values(uses=tokens.c.uses - 1))
+        return role
+
+    def add_client(self, id_: str, role: str, serial: str, now: float) -> None:
+        """See Store.add_client."""
+        values = {"role": role, "serial": serial, "enrolled": now, "revoked": None}
+        with self._write() as connection:
+            _put(connection, tables.CLIENTS, {"id": id_}, values)
+
+    def client(self, id_: str) -> Client | None:
+        """See Store.client."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(tables.CLIENTS).where(tables.CLIENTS.c.id == id_)).first()
+        return Client(*row) if row else None
+
+    def clients(self) -> Sequence[Client]:
+        """See Store.clients."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(tables.CLIENTS).order_by(tables.CLIENTS.c.id)).all()
+        return [Client(*row) for row in rows]
+
+    def revoke(self, id_: str, now: float) -> bool:
+        """See Store.revoke."""
+        clients = tables.CLIENTS
+        with self._write() as connection:
+            found = connection.execute(select(clients.c.id).where(clients.c.id == id_)).first()
+            connection.execute(
+                update(clients).where(clients.c.id == id_, clients.c.revoked.is_(None)).values(revoked=now)
+            )
+        return found is not None
+
+
+def _matches(table: Table, key: dict[str, Any]) -> Any:
+    return and_(*(table.c[name] == value for name, value in key.items()))
+
+
+def _put(connection: Connection, table: Table, key: dict[str, Any], values: dict[str, Any]) -> None:
+    """Updates the row of this key, or inserts it; writers exclude each other, so nothing comes between."""
+    if connection.execute(update(table).where(_matches(table, key)).values(**values)).rowcount == 0:
+        connection.execute(insert(table).values(**key, **values))
+
+
+def _row(round_: Round) -> dict[str, Any]:
+    return {
+        "base_version": round_.base_version,
+        "exchanges": json.dumps(round_.exchanges),
+        "quorum": round_.quorum,
+        "phase": round_.phase.value,
+        "attempt": round_.attempt,
+        "layer": round_.layer,
+        "opened": round_.opened,
+        "entered": round_.entered,
+        "since": round_.since,
+        "ended": round_.ended,
+        "reason": round_.reason,
+    }
+
+
+def _record_member(connection: Connection, round_: Round, member: Member) -> None:
+    key = {"round": round_.number, "client": member.client}
+    values = {"edits": member.edits, "status": member.status.value, "reason": member.reason}
+    _put(connection, tables.MEMBERS, key, values)
+    if member.digest:
+        where = {**key, "attempt": round_.attempt, "layer": round_.layer}
+        _put(connection, tables.CONTRIBUTIONS, where, {"digest": member.digest})
+
+
+def _read_round(connection: Connection, row: Any) -> Round:
+    members, given, weights = tables.MEMBERS, tables.CONTRIBUTIONS, tables.LAYER_WEIGHTS
+    here = {"round": row.number, "attempt": row.attempt}
+    layer_here = _matches(given, {**here, "layer": row.layer})
+    digests = {each.client: each.digest for each in connection.execute(select(given).where(layer_here))}
+    entered = connection.execute(select(members).where(members.c.round == row.number).order_by(members.c.client))
+    merged = connection.execute(select(weights).where(_matches(weights, here)).order_by(weights.c.position))
+    kept = Phase(row.phase) not in (Phase.NO_QUORUM, Phase.ABORTED)
+    return Round(
+        number=row.number,
+        base_version=row.base_version,
+        exchanges=tuple(tuple(each) for each in json.loads(row.exchanges)),
+        quorum=row.quorum,
+        opened=row.opened,
+        phase=Phase(row.phase),
+        attempt=row.attempt,
+        layer=row.layer,
+        members=tuple(_read_member(each, digests) for each in entered),
+        merged=tuple(LayerWeights(each.weight, each.digest, each.kkt_digest) for each in merged) if kept else (),
+        entered=row.entered,
+        since=row.since,
+        ended=row.ended,
+        reason=row.reason,
+    )
+
+
+def _read_member(row: Any, digests: dict[str, str]) -> Member:
+    status = Status(row.status)
+    digest = digests.get(row.client, "") if status is Status.CONTRIBUTED else ""
+    return Member(row.client, row.edits, status, row.reason, digest)

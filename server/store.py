@@ -1,0 +1,117 @@
+"""What the server remembers, as a contract that any engine can implement.
+
+One suite of tests holds every implementation to it. Every method is one transaction: it has happened, durably, when
+the method returns, or it has not happened at all; and done twice it has one effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from collabedit.server.rounds import LayerWeights, Round
+
+
+@dataclass(frozen=True)
+class Client:
+    """An enrolled party: its certificate's role and serial number (decimal), and when it was revoked, if it was."""
+
+    id: str
+    role: str
+    serial: str
+    enrolled: float
+    revoked_at: float | None = None
+
+    @property
+    def revoked(self) -> bool:
+        """Its certificate counts no more."""
+        return self.revoked_at is not None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A round as it was recorded, with the revision that recording it made."""
+
+    round: Round
+    revision: int
+
+
+class Store(Protocol):
+    """The server's memory. Methods block: an event loop calls them in a thread."""
+
+    def federation(self) -> tuple[str, str] | None:
+        """The federation's settings and where its files are, both JSON as given; None before the first start."""
+        ...
+
+    def found(self, settings: str, sources: str) -> None:
+        """Fixes the federation's settings, once; later calls change only where its files are."""
+        ...
+
+    def record(self, round_: Round) -> int:
+        """Writes the round as it now is, with contributions and merged layers; returns the new revision."""
+        ...
+
+    def latest_round(self) -> Recorded | None:
+        """The round of the highest number."""
+        ...
+
+    def rounds(self, limit: int = 0) -> Sequence[Recorded]:
+        """Rounds, newest first; 0: all."""
+        ...
+
+    def contribution(self, round_: int, attempt: int, layer: int, client: str) -> str | None:
+        """The digest that counts as a client's contribution to a layer, merged or not."""
+        ...
+
+    def latest_version(self) -> int:
+        """The last published version; 0: the base model."""
+        ...
+
+    def version(self, number: int) -> Sequence[LayerWeights] | None:
+        """The layers of a published version, in order; none for version 0; None where there is no such version."""
+        ...
+
+    def may_read(self, client: str, digest: str) -> bool:
+        """Whether a blob is a merged layer's, or the client's own contribution."""
+        ...
+
+    def add_token(self, hash_: str, role: str, uses: int, expires: float) -> None:
+        """Remembers an enrolment token by its hash."""
+        ...
+
+    def token_role(self, hash_: str, now: float) -> str | None:
+        """The role that a token gives, if it can be used at `now`; uses nothing up."""
+        ...
+
+    def use_token(self, hash_: str, now: float) -> str | None:
+        """Takes one use of a token and returns its role; None where it is unknown, used up or expired."""
+        ...
+
+    def add_client(self, id_: str, role: str, serial: str, now: float) -> None:
+        """Remembers an enrolled client; enrolling again replaces the certificate and lifts a revocation."""
+        ...
+
+    def client(self, id_: str) -> Client | None:
+        """An enrolled client by its id."""
+        ...
+
+    def clients(self) -> Sequence[Client]:
+        """Every enrolled client, by id."""
+        ...
+
+    def revoke(self, id_: str, now: float) -> bool:
+        """Revokes a client's certificate; False where there is no such client. The first time counts."""
+        ...
+
+    def stamped(self, what: str, stamp: str) -> str | None:
+        """What `stamp` found when something (`what`) had this stamp."""
+        ...
+
+    def stamp(self, what: str, stamp: str, value: str) -> None:
+        """Remembers a value for something in the state that `stamp` tells."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        ...

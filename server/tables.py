@@ -1,0 +1,106 @@
+"""The database's tables, as SQLAlchemy Core sees them. The migrations make them; a test compares the two.
+
+Times are Unix seconds. Every table has the key that makes a repeated call have one effect.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Integer, MetaData, String, Table, Text
+
+METADATA: Final = MetaData()
+
+# One row: what the federation is, fixed at the server's first start.
+FEDERATION: Final = Table(
+    "federation",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("settings", Text, nullable=False),
+    Column("sources", Text, nullable=False),
+)
+
+# One row: grows with every change that a client may wait for, and never repeats.
+REVISION: Final = Table(
+    "revision",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("value", BigInteger, nullable=False),
+)
+
+TOKENS: Final = Table(
+    "tokens",
+    METADATA,
+    Column("hash", String(128), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("expires", Double, nullable=False),
+)
+
+CLIENTS: Final = Table(
+    "clients",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("serial", String(64), nullable=False),
+    Column("enrolled", Double, nullable=False),
+    Column("revoked", Double),
+)
+
+ROUNDS: Final = Table(
+    "rounds",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("base_version", BigInteger, nullable=False),
+    Column("exchanges", Text, nullable=False),
+    Column("quorum", Integer, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("layer", Integer, nullable=False),
+    Column("opened", Double, nullable=False),
+    Column("entered", Double),
+    Column("since", Double),
+    Column("ended", Double),
+    Column("reason", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+)
+
+MEMBERS: Final = Table(
+    "members",
+    METADATA,
+    Column("round", BigInteger, ForeignKey("rounds.number"), primary_key=True),
+    Column("client", String(64), primary_key=True),
+    Column("edits", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+CONTRIBUTIONS: Final = Table(
+    "contributions",
+    METADATA,
+    Column("round", BigInteger, ForeignKey("rounds.number"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("layer", Integer, primary_key=True, autoincrement=False),
+    Column("client", String(64), primary_key=True),
+    Column("digest", String(64), nullable=False),
+)
+
+LAYER_WEIGHTS: Final = Table(
+    "layer_weights",
+    METADATA,
+    Column("round", BigInteger, ForeignKey("rounds.number"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("weight", String(256), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("kkt_digest", String(64), nullable=False),
+)
+
+# What a file's content was when its size, time and inode were these: hashing gigabytes at each start would be waste.
+FILE_STAMPS: Final = Table(
+    "file_stamps",
+    METADATA,
+    Column("what", String(32), primary_key=True),
+    Column("stamp", String(64), primary_key=True),
+    Column("value", String(128), nullable=False),
+)
