@@ -90,6 +90,7 @@ BY_NAME: Final[Mapping[str, type[CollabEditError]]] = {
 BY_CODE: Final[Mapping[grpc.StatusCode, type[CollabEditError]]] = {
     grpc.StatusCode.UNAUTHENTICATED: IdentityError,
     grpc.StatusCode.PERMISSION_DENIED: IdentityError,
+    grpc.StatusCode.ALREADY_EXISTS: IdentityError,
     grpc.StatusCode.INVALID_ARGUMENT: UsageError,
     grpc.StatusCode.FAILED_PRECONDITION: RoundError,
     grpc.StatusCode.ABORTED: RoundError,

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from collabedit.common.errors import IdentityError
+from collabedit.common.errors import IdentityError, UsageError
 
 Role = Literal["client", "admin"]
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
@@ -30,6 +30,7 @@ LEAF_DAYS: Final = 365
 RENEW_DAYS: Final = 30
 SKEW: Final = timedelta(minutes=5)  # clocks of two hosts differ
 CLIENT_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 LEAST_RSA_BITS: Final = 3072
 
 
@@ -124,7 +125,10 @@ def create_authority(name: str, now: datetime) -> KeyPair:
 
 
 def issue_server(authority: KeyPair, names: Sequence[str], now: datetime) -> KeyPair:
-    """A key and a certificate for a server that answers to `names` (host names and addresses), for a year."""
+    """A key and a certificate for a server that answers to `names` (host names and addresses), for a year.
+
+    Raises UsageError for a name that is neither.
+    """
     key = new_key()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     builder = _leaf(authority, subject, key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH, now).add_extension(
@@ -273,6 +277,8 @@ def _alternative(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
+        if not HOST_NAME.fullmatch(name):
+            raise UsageError(f'"{name}" is no host name and no address', mend="give names as DNS has them") from None
         return x509.DNSName(name)
 
 

@@ -105,8 +105,7 @@ class Authority:
         if held and self._serves(held, names, now):
             return held
         made = pki.issue_server(self.signer, names, now)
-        write_durably(self.folder / SERVER_KEY_FILE, made.key_pem, mode=PRIVATE)
-        write_durably(self.folder / SERVER_FILE, made.certificate_pem)
+        save_server(self.folder, self.ca_pem, made)
         return ServerIdentity(made.key_pem, made.certificate_pem)
 
     def admin_credentials(self, server: str, now: datetime) -> Path:
@@ -146,6 +145,21 @@ class Authority:
         except (IdentityError, StateError):
             return False
         return fits and held.ca_pem == self.ca_pem and not pki.expires_soon(certificate, now)
+
+
+def save_server(folder: Path, ca_pem: bytes, made: pki.KeyPair) -> None:
+    """Writes a server's key and certificate, and the CA's certificate beside them, durably.
+
+    Raises StateError where the folder is that of another CA.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ca = folder / CA_FILE
+    if ca.exists() and ca.read_bytes() != ca_pem:
+        raise StateError(f"{folder}: the certificates there are from another CA", mend="take another folder")
+    write_durably(folder / SERVER_KEY_FILE, made.key_pem, mode=PRIVATE)
+    write_durably(folder / SERVER_FILE, made.certificate_pem)
+    if not ca.exists():
+        write_durably(ca, ca_pem)
 
 
 def names_of_server(listen: Iterable[str], advertise: Iterable[str]) -> tuple[str, ...]:
