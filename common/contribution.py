@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -141,6 +141,7 @@ class Dense:
 
 
 LayerUpdate = Factored | Dense
+Word = Annotated[str, Field(max_length=100, pattern=r"^[!-~]+$")]  # a peer's words are shown in messages and logs
 
 
 class ContributionLike(Protocol):
@@ -163,9 +164,9 @@ class Metadata(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     format_version: int | None = Field(default=None, ge=1)
-    model_fingerprint: str | None = None
-    covariance_fingerprint: str | None = None
-    algorithm: str | None = None
+    model_fingerprint: Word | None = None
+    covariance_fingerprint: Word | None = None
+    algorithm: Word | None = None
     schedule: Schedule | None = None
     spread: Spread | None = None
     residual_shares: ResidualShares | None = None

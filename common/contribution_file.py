@@ -52,11 +52,10 @@ def write_contribution(path: Path, layers: Mapping[str, LayerUpdate], metadata: 
 class ContributionFile:
     """A contribution file, mapped; `layer` reads one layer at a time."""
 
-    def __init__(self, path: Path, metadata: Metadata, encodings: Mapping[str, str], tensors: TensorFile) -> None:
+    def __init__(self, path: Path, metadata: Metadata, encodings: Mapping[str, str]) -> None:
         self.path = path
         self.metadata = metadata
         self._encodings = encodings
-        self._tensors = tensors
 
     @classmethod
     def open(cls, path: Path) -> ContributionFile:
@@ -68,7 +67,7 @@ class ContributionFile:
         encodings = _encodings(tensors)
         for weight, encoding in encodings.items():
             _check_shapes(tensors, weight, encoding)
-        return cls(path, _metadata(tensors), encodings, tensors)
+        return cls(path, _metadata(tensors), encodings)
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -76,11 +75,16 @@ class ContributionFile:
         return tuple(self._encodings)
 
     def layer(self, weight: str) -> LayerUpdate:
-        """The update of one weight, mapped from the file. Raises ContributionError where there is none."""
+        """The update of one weight, mapped from the file: its memory is given back with the last use of the update.
+
+        Raises ContributionError where there is none, BadFileError where the file has changed for the worse.
+        """
         encoding = self._encodings.get(weight)
         if encoding is None:
             raise ContributionError(f"{self.path}: no update of {weight}")
-        first, second = (self._tensors.tensor(f"{weight}.{half}") for half in HALVES[encoding])
+        tensors = TensorFile.open(self.path)
+        _check_shapes(tensors, weight, encoding)
+        first, second = (tensors.tensor(f"{weight}.{half}") for half in HALVES[encoding])
         return Factored(first, second) if encoding == "factored" else Dense(first, second)
 
     def read(self) -> Contribution:
@@ -109,7 +113,7 @@ def _encodings(tensors: TensorFile) -> dict[str, str]:
     for name in tensors.names:
         weight, _, half = name.rpartition(".")
         if half not in ENCODING_OF or not weight:
-            raise BadFileError(f"{tensors.path}: unknown tensor {name[:200]}", mend=REWRITE)
+            raise BadFileError(f"{tensors.path}: unknown tensor {name}", mend=REWRITE)
         halves.setdefault(weight, set()).add(half)
     if not halves:
         raise BadFileError(f"{tensors.path}: no tensors", mend=REWRITE)

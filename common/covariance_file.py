@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from collabedit.common.errors import BadFileError
-from collabedit.common.linalg import as_float64
+from collabedit.common.linalg import as_float64, asymmetry
 from collabedit.common.tensor_file import TensorFile, natural, write_tensors
 
 FORMAT_VERSION: Final = 1
@@ -48,7 +48,6 @@ class CovarianceFile:
     def __init__(self, path: Path, metadata: CovarianceMetadata, tensors: TensorFile) -> None:
         self.path = path
         self.metadata = metadata
-        self._tensors = tensors
         self.weights: tuple[str, ...] = tuple(name.removesuffix(SUFFIX) for name in tensors.names)
 
     @classmethod
@@ -63,9 +62,7 @@ class CovarianceFile:
         for name in tensors.names:
             shape = tensors.shape(name)
             if not name.endswith(SUFFIX) or name == SUFFIX:
-                raise BadFileError(
-                    f"{path}: {name[:200]} is no covariance: its name must end in {SUFFIX}", mend=MEASURE
-                )
+                raise BadFileError(f"{path}: {name} is no covariance: its name must end in {SUFFIX}", mend=MEASURE)
             if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
                 raise BadFileError(f"{path}: {name} has shape {shape}, which is not square", mend=MEASURE)
             if tensors.dtype(name) not in ("F32", "F64"):
@@ -87,13 +84,13 @@ class CovarianceFile:
                 f"{self.path}: no covariance of {weight} (it has {known})",
                 mend="measure it with the hyperparameters whose layers are edited: `collab covariance`",
             )
-        mean = as_float64(self._tensors.tensor(f"{weight}{SUFFIX}"))
-        largest = float(mean.abs().max())
+        mean = as_float64(TensorFile.open(self.path).tensor(f"{weight}{SUFFIX}"))
+        largest = float(torch.linalg.vector_norm(mean, ord=float("inf")))
         if not largest < float("inf"):
             raise BadFileError(f"{self.path}: the covariance of {weight} is not finite", mend=MEASURE)
-        if float((mean - mean.mT).abs().max()) > ASYMMETRY * largest:
+        if asymmetry(mean) > ASYMMETRY * largest:
             raise BadFileError(f"{self.path}: the covariance of {weight} is not symmetric", mend=MEASURE)
-        return (mean + mean.mT) / 2
+        return torch.add(mean, mean.mT).div_(2)
 
 
 def prior(

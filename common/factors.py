@@ -6,7 +6,7 @@ L is computed from S, never from K: whatever K Q (Q Qᵀ = I) a client holds, it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import torch
@@ -70,12 +70,11 @@ def update_from_keys(keys: Tensor, residuals: Tensor, prior: Tensor, *, what: st
     return Cholesky.of(gram, what=what, overwrite=True).solve_right(R @ K.mT)
 
 
-def accumulate_kkt(previous: Tensor | None, updates: Sequence[LayerUpdate]) -> Tensor:
+def accumulate_kkt(previous: Tensor | None, updates: Iterable[LayerUpdate], *, d_in: int) -> Tensor:
     """Eigen-factors L [d_in, r], float64, of Σ_τ Σᵢ S: `previous` (L of the earlier rounds, or none) and `updates`.
 
-    A function of the sum alone, so that it shows no single party's S (eq. 7). Raises IndexError where there is neither.
+    A function of the sum alone, so that it shows no single party's S (eq. 7). Updates are summed in the order given.
     """
-    d_in = previous.shape[0] if previous is not None else updates[0].shape[1]
     total = torch.zeros(d_in, d_in, dtype=torch.float64)
     if previous is not None:
         total.addmm_(as_float64(previous), as_float64(previous).mT)

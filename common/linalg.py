@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from collabedit.common.errors import NotPositiveDefiniteError
 
+ROWS: Final = 256  # rows compared with columns at a time
+
 
 def as_float64(tensor: Tensor) -> Tensor:
     """The tensor in float64, on its own device; the tensor itself where it is float64 already."""
     return tensor.to(torch.float64)
+
+
+def asymmetry(matrix: Tensor) -> float:
+    """The largest |A − Aᵀ| of a matrix [n, n], without a second matrix in memory."""
+    pairs = zip(torch.split(matrix, ROWS, 0), torch.split(matrix, ROWS, 1), strict=True)
+    return max(float((rows - columns.mT).abs().max()) for rows, columns in pairs)
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,18 @@ class Cholesky:
         return cls(work)
 
     def solve_left(self, rhs: Tensor) -> Tensor:
-        """A⁻¹ B for B: [n, m]; float64."""
-        return torch.cholesky_solve(as_float64(rhs), self.factor)
+        """A⁻¹ B for B: [n, m]; float64, column-major."""
+        return self._solve(as_float64(rhs).mT.clone(memory_format=torch.contiguous_format))
 
     def solve_right(self, lhs: Tensor) -> Tensor:
-        """B A⁻¹ for B: [m, n]; float64, contiguous."""
-        return torch.cholesky_solve(as_float64(lhs).mT, self.factor).mT.contiguous()
+        """B A⁻¹ for B: [m, n]; float64, row-major."""
+        return self._solve(as_float64(lhs).clone(memory_format=torch.contiguous_format)).mT
+
+    def _solve(self, rows: Tensor) -> Tensor:
+        """A⁻¹ rowsᵀ in the memory of `rows` [m, n]; torch.cholesky_solve would copy the factor."""
+        columns = rows.mT
+        torch.linalg.solve_triangular(self.factor, columns, upper=False, out=columns)
+        return torch.linalg.solve_triangular(self.factor.mT, columns, upper=True, out=columns)
 
 
 def _not_positive_definite(what: str, order: int, pivot: float) -> NotPositiveDefiniteError:

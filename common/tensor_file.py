@@ -17,6 +17,7 @@ from collabedit.common.files import replacing
 
 DTYPES: Final = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CODES: Final = {dtype: code for code, dtype in DTYPES.items()}
+LONGEST_NAME: Final = 500  # names are shown in messages and logs
 ALIGNMENT: Final = 64  # bytes; the data starts at a multiple, so that mapped tensors multiply as allocated ones do
 
 
@@ -64,13 +65,16 @@ class TensorFile:
     def open(cls, path: Path) -> TensorFile:
         """Opens a file whose header agrees with its size. Raises BadFileError otherwise, and nothing is allocated."""
         try:
-            return cls(path, safe_open(path, framework="pt"))
+            opened = cls(path, safe_open(path, framework="pt"))
         except (OSError, SafetensorError) as error:
             if not path.is_file():
                 raise BadFileError(f"{path}: no such file") from error
             raise BadFileError(
                 f"{path}: {error}", mend="the file is truncated or not safetensors: copy it again"
             ) from error
+        if not all(name.isprintable() and len(name) <= LONGEST_NAME for name in opened.names):
+            raise BadFileError(f"{path}: a tensor's name is too long or not printable", mend="write the file again")
+        return opened
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, from the header."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from collabedit.common.contribution import Dense, LayerUpdate, Metadata
 from collabedit.common.errors import ContributionError, MismatchError
-from collabedit.common.linalg import as_float64
+from collabedit.common.linalg import as_float64, asymmetry
 
 SYMMETRY_TOLERANCE: Final = 1e-6  # largest |S − Sᵀ|, relative to S's largest entry
 PSD_TOLERANCE: Final = 1e-6  # of ‖S‖_F: rounding S to float32 moves its eigenvalues by up to 6e-8 ‖S‖_F
@@ -99,7 +99,7 @@ def check_metadata(metadata: Metadata, rules: Rules) -> tuple[str, ...]:
             raise ContributionError(f"the contribution's metadata lacks its {what}")
         warnings.append(f"the metadata lacks the {what}: it cannot be compared")
     if metadata.algorithm not in (None, "MEMIT"):
-        raise MismatchError(f"the contribution's algorithm is {metadata.algorithm[:40]}, not MEMIT")
+        raise MismatchError(f"the contribution's algorithm is {metadata.algorithm}, not MEMIT")
     return tuple(warnings)
 
 
@@ -107,7 +107,7 @@ def check_weights(weights: Sequence[str], rules: Rules) -> None:
     """Exactly the weights that the rules name. Raises ContributionError."""
     missing, unknown = set(rules.shapes) - set(weights), set(weights) - set(rules.shapes)
     if unknown:
-        raise ContributionError(f"{min(unknown)[:200]} is not among the weights to be updated")
+        raise ContributionError(f"{min(unknown)} is not among the weights to be updated")
     if missing:
         raise ContributionError(f"the contribution has no update of {min(missing)}")
 
@@ -167,7 +167,7 @@ def _kkt_eigenvalues(weight: str, update: LayerUpdate) -> Tensor:
     eigenvalues: Tensor
     if isinstance(update, Dense):
         S = update.kkt_matrix
-        if float((S - S.mT).abs().max()) > SYMMETRY_TOLERANCE * float(S.abs().max()):
+        if asymmetry(S) > SYMMETRY_TOLERANCE * float(S.abs().max()):
             raise ContributionError(f"{weight}: KKᵀ is not symmetric")
         eigenvalues = torch.linalg.eigvalsh(as_float64(S))
     else:

@@ -103,6 +103,7 @@ def test_what_is_no_contribution_is_refused_by_name(tmp_path, tensors, said):
         ({"edits": "many"}, "metadata edits"),
         ({"spread": "wide"}, "metadata spread"),
         ({"format_version": "2"}, "version 2"),
+        ({"model_fingerprint": "a\nb"}, "metadata model_fingerprint"),
     ],
 )
 def test_metadata_that_cannot_be_is_refused(tmp_path, metadata, said):

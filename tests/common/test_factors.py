@@ -112,8 +112,8 @@ def test_accumulated_factors_are_those_of_the_sum(make):
     """ΣKKᵀ over rounds and parties, of either encoding, whoever contributed which part."""
     one = make.problem(seed=7, d_in=48, parties=4, edits=5, condition=1e3)
     S = sum(K @ K.mT for K in one.keys)
-    first = accumulate_kkt(None, one.updates("fd", torch.float64)[:2])
-    both = accumulate_kkt(first, one.updates("fd", torch.float64)[2:])
+    first = accumulate_kkt(None, one.updates("fd", torch.float64)[:2], d_in=48)
+    both = accumulate_kkt(first, one.updates("fd", torch.float64)[2:], d_in=48)
     assert both.shape == (48, 20)
     assert make.distance(both @ both.mT, S) < 1e-13
     assert make.distance(both, factor_psd(S)) < 1e-8

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -126,6 +126,29 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(BadFileError):
             TensorFile.open(path)
+
+
+@given(place=st.integers(0, 400), byte=st.integers(0, 255))
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_byte_is_refused_or_harmless(tmp_path, place, byte):
+    """No byte of length field or header brings anything but BadFileError, or tensors within the file."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.ones(2, 2), "b": torch.ones(3)}, {"k": "v"})
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] = byte
+    path.write_bytes(content)
+    try:
+        opened = TensorFile.open(path)
+    except BadFileError:
+        return
+    assert sum(opened.tensor(name).numel() for name in opened.names) <= len(content)
+
+
+@pytest.mark.parametrize("name", ["a\nERROR all is lost", "a\x1b[2J", "a" * 501])
+def test_names_that_would_spoil_a_log_are_refused(tmp_path, name):
+    """A peer's names are shown in messages: one line, of some length."""
+    with pytest.raises(BadFileError, match="name is too long or not printable"):
+        TensorFile.open(raw(tmp_path / "x.safetensors", {name: ENTRY}, b"\0" * 8))
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
