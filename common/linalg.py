@@ -61,7 +61,8 @@ class Cholesky:
         """A⁻¹ rowsᵀ in the memory of `rows` [m, n]; torch.cholesky_solve would copy the factor."""
         columns = rows.mT
         torch.linalg.solve_triangular(self.factor, columns, upper=False, out=columns)
-        return torch.linalg.solve_triangular(self.factor.mT, columns, upper=True, out=columns)
+        torch.linalg.solve_triangular(self.factor.mT, columns, upper=True, out=columns)
+        return columns
 
 
 def _not_positive_definite(what: str, order: int, pivot: float) -> NotPositiveDefiniteError:
