@@ -1,0 +1,1 @@
+"""The bundled model `atlas`: its world of facts, its training, its bundle."""

@@ -1,0 +1,120 @@
+"""`python -m collabedit.experiments.atlas.build`: everything in the bundle, from nothing, seeded.
+
+The world is generated, the tokenizer and the model are trained on it, C0 is measured, and the edit files are dealt.
+With `--keep-model` the folder's model stays, and only what is made from it is made again.
+"""
+
+import argparse
+import random
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from collabedit.experiments.atlas.batches import Reader
+from collabedit.experiments.atlas.bundle import TEXT_SEED, save_model, write_edits, write_facts, write_preset
+from collabedit.experiments.atlas.card import write_card
+from collabedit.experiments.atlas.knowledge import measure
+from collabedit.experiments.atlas.text import documents, filler, statements
+from collabedit.experiments.atlas.tokenizer import train_tokenizer
+from collabedit.experiments.atlas.training import Recipe, new_model, train
+from collabedit.experiments.atlas.world import World, build_world
+
+log = structlog.get_logger(__name__)
+
+VOCABULARY: Final = 2304
+EDITED_LAYERS: Final = (1, 2)
+PROBED: Final = 2000  # statements that the progress is measured on
+ENOUGH: Final = 0.995  # share known in the worst phrasing, with and without text before, at which training may end
+
+
+@dataclass
+class Progress:
+    """Measures now and then what is known, and ends the training where it is enough."""
+
+    model: GPT2LMHeadModel
+    tokenizer: PreTrainedTokenizerFast
+    world: World
+    every: int
+    begun: float
+
+    def __post_init__(self) -> None:
+        rng = random.Random(0)
+        self._rows = rng.sample(list(statements(self.world)), PROBED)
+        self._lead = f"{filler(self.world, rng)}. "
+
+    def __call__(self, step: int, loss: float) -> bool:
+        """True where everything is known."""
+        if (step + 1) % self.every:
+            return False
+        self.model.eval()
+        bare = measure(self.model, self.tokenizer, self._rows)
+        led = measure(self.model, self.tokenizer, self._rows, self._lead)
+        self.model.train()
+        minutes = round((time.perf_counter() - self.begun) / 60, 1)
+        log.info("known", step=step + 1, minutes=minutes, worst=bare.worst, mean=bare.mean, after_text=led.mean)
+        return False
+
+
+def train_atlas(world: World, recipe: Recipe) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    """The tokenizer and the model, trained on the world from nothing."""
+    tokenizer = train_tokenizer(documents(world, TEXT_SEED), VOCABULARY, recipe.positions)
+    model = new_model(recipe, tokenizer)
+    reader = Reader(world, tokenizer, recipe.seed)
+    train(model, reader, recipe, Progress(model, tokenizer, world, every=250, begun=time.perf_counter()))
+    return model, tokenizer
+
+
+def build(out: Path, keep_model: bool, recipe: Recipe) -> None:
+    """Makes the bundle beside `out`, and puts it there when it is complete."""
+    world = build_world(seed=recipe.seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".atlas-") as scratch:
+        folder = Path(scratch) / "atlas"
+        if keep_model:
+            shutil.copytree(out, folder)
+        else:
+            model, tokenizer = train_atlas(world, recipe)
+            save_model(folder, model, tokenizer, EDITED_LAYERS)
+        write_preset(folder, world, EDITED_LAYERS)
+        write_edits(folder, world)
+        write_facts(folder / "facts.jsonl", world)
+        known = measure(*reloaded(folder), list(statements(world)))
+        write_card(folder / "README.md", world, recipe, known)
+        log.info("built", worst=known.worst, mean=known.mean, bytes=size_of(folder))
+        if out.exists():
+            shutil.rmtree(out)
+        shutil.move(folder, out)
+
+
+def reloaded(folder: Path) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+    """The model and the tokenizer as a user gets them from the folder."""
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def main() -> None:
+    """Command line: where the bundle goes, and whether its model is kept."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("common/models/atlas"), help="folder of the bundle")
+    parser.add_argument("--keep-model", action="store_true", help="make only what is made from the model")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="steps of the training")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    build(arguments.out, arguments.keep_model, Recipe(steps=arguments.steps))
+
+
+if __name__ == "__main__":
+    main()
