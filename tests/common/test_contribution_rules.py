@@ -27,7 +27,7 @@ def test_an_honest_contribution_passes(contribution, saved, encoding, dtype):
 
 
 @given(
-    d_in=st.integers(8, 64),
+    d_in=st.integers(16, 64),
     edits=st.integers(8, 80),
     seed=st.integers(0, 999),
     size=st.sampled_from([1e-9, 1e-3, 1e6]),
