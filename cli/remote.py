@@ -1,0 +1,91 @@
+"""How the operating commands reach a server: as a party, with its enrolment, or as the admin on the server's host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from collabedit.common.errors import IdentityError
+
+if TYPE_CHECKING:
+    from collabedit.client.connection import Connection
+
+PATIENCE = 5.0  # seconds: a person waits
+PHASES = ("", "open", "collecting", "merging", "published", "no quorum", "aborted")
+STATUSES = ("", "absent", "entered", "contributed", "out")
+
+
+class RemoteOptions(BaseModel):
+    """Flags of every command that asks a server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    server: str | None = Field(
+        default=None, description="host:port of the server [default: $COLLAB_SERVER, the enrolment's, localhost:50051]"
+    )
+    state: Path | None = Field(
+        default=None, description="state folder of a client, or of the server on its host [default: whichever is there]"
+    )
+    insecure: bool = Field(default=False, description="plaintext, to a server on this host that was started so")
+
+
+def open_connection(options: RemoteOptions) -> Connection:
+    """A connection to the server with the credentials that the state folder holds. Use it as a context manager.
+
+    Raises IdentityError where there are no credentials.
+    """
+    import os
+
+    from collabedit.client.connection import DEFAULT_SERVER, connect
+    from collabedit.common.credentials import Credentials
+
+    given = options.server or os.environ.get("COLLAB_SERVER")
+    if options.insecure:
+        return connect(given or DEFAULT_SERVER, None, client_id="admin")
+    held = Credentials.load(_credentials(options.state))
+    return connect(given or held.server or DEFAULT_SERVER, held)
+
+
+def _credentials(state: Path | None) -> Path:
+    """The folder of credentials in a state folder; without one given, the client's own before the server's."""
+    from platformdirs import user_state_path
+
+    from collabedit.common.credentials import CERTIFICATE_FILE
+
+    own = Path(user_state_path("collabedit"))
+    states = (state,) if state else (own / "client", own / "server")
+    places = [each / inside for each in states for inside in ("credentials", "pki/admin")]
+    for place in places:
+        if (place / CERTIFICATE_FILE).is_file():
+            return place
+    raise IdentityError(
+        f"no credentials in {' or '.join(str(each) for each in states)}",
+        mend="run the `collab pki enrol …` command that the server printed, or give --state, or --insecure",
+    )
+
+
+def round_object(record: Any) -> dict[str, Any]:
+    """A RoundRecord as `--json` prints it; times in Unix seconds, None where there is none."""
+    return {
+        "round": record.round,
+        "phase": PHASES[record.phase],
+        "version": record.version or None,
+        "attempts": record.attempts,
+        "opened": record.opened_ms / 1000,
+        "ended": record.ended_ms / 1000 or None,
+        "reason": record.reason,
+        "weights": [each.weight for each in record.merged],
+        "members": [
+            {"client": each.client_id, "status": STATUSES[each.status], "reason": each.reason, "edits": each.edits}
+            for each in record.members
+        ],
+    }
+
+
+def moment(seconds: float | None) -> str | None:
+    """Unix seconds as local date and time."""
+    from datetime import datetime
+
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S") if seconds else None
