@@ -1,7 +1,7 @@
 #!/bin/sh
-# One-shot: lets the simulation's parties enrol. It runs beside the coordinator, with its admin certificate, and leaves
-# a token that is good for one hour and a limited number of parties on a volume that only they mount.
+# One-shot: opens enrolment to the simulation's parties. It has the coordinator's state and so its admin certificate; the
+# command that it leaves, on a volume that the parties mount, is good for one hour and a limited number of them.
 set -eu
-collab pki token --state /state --server "$COLLAB_SERVER" --uses "${COLLAB_MAX_PARTIES:-10}" --valid-minutes 60 --json > /enrolment/token.json.new
-mv /enrolment/token.json.new /enrolment/token.json
+collab pki token --state /state --uses "${COLLAB_MAX_PARTIES:-10}" --valid-minutes 60 > /enrolment/command.new
+mv /enrolment/command.new /enrolment/command
 echo "enrolment is open for ${COLLAB_MAX_PARTIES:-10} parties, for one hour"

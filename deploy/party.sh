@@ -17,5 +17,6 @@ party=$(cat "$mine")
 state=/parties/$party/state
 edits=/parties/$party/edits.jsonl
 [ -s "$edits" ] || { collab sample-edits --of 10 --party "$party" > "$edits.new" && mv "$edits.new" "$edits"; }
-[ -e "$state/client.pem" ] || collab pki enrol --invitation /enrolment/token.json --name "party-$party" --state "$state"
+# The command is the one that a person would paste: collab pki enrol --server … --token … --ca-fingerprint …
+[ -e "$state/credentials/client.pem" ] || $(cat /enrolment/command) --name "party-$party" --state "$state"
 exec collab-client --edits "$edits" --state "$state" --once
