@@ -19,7 +19,8 @@ def architecture_of(model_type: str) -> Architecture:
     except KeyError:
         known = ", ".join(sorted(BY_MODEL_TYPE))
         raise BadModelError(
-            f'no adapter for models of type "{model_type}"', mend=f"supported: {known}; CONTRIBUTING.md says how to add one"
+            f'no adapter for models of type "{model_type}"',
+            mend=f"supported: {known}; CONTRIBUTING.md says how to add one",
         ) from None
 
 
