@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,13 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from collabedit.common.errors import ContributionError, NotPositiveDefiniteError
-from collabedit.server.policy import LastSeen, Policy, losing, next_event, wait_ends
-from collabedit.server.refusals import StaleRoundRefusal, StaleVersionRefusal
+from collabedit.common.errors import NotPositiveDefiniteError
+from collabedit.server.asked import Decision, contributing, entering, leaving
+from collabedit.server.policy import LastSeen, Policy, next_event, wait_ends
 from collabedit.server.rounds import (
     Abort,
-    Contribute,
-    Enter,
     Event,
     LastLayerMerged,
     LayerMerged,
@@ -31,12 +29,12 @@ from collabedit.server.rounds import (
     NotPositiveDefinite,
     Phase,
     Round,
-    Status,
     advance,
 )
 from collabedit.server.store import Recorded, Store
 
 TICK = 0.25  # seconds between looks at what is due
+CHECKS = 2  # contributions looked at side by side; each takes memory
 LOG = structlog.get_logger()
 
 Result = TypeVar("Result")
@@ -53,8 +51,8 @@ class Merges(Protocol):
         """Merges the round's present layer onto the base version's weights. Raises NotPositiveDefiniteError."""
         ...
 
-    def forget(self, digests: Sequence[str]) -> None:
-        """The contributions of a round that has ended are needed no more."""
+    def sweep(self, needed: Set[str], done_with: Set[str]) -> None:
+        """Removes blobs that nothing rests on any more, `done_with` at once."""
         ...
 
 
@@ -88,11 +86,13 @@ class Coordinator:
         self._plan = plan
         self._policy = policy
         self._clock = clock
-        self._seen = LastSeen(clock(), {})
+        self._heard: dict[str, float] = {}
+        self._seen = LastSeen(clock(), self._heard)
         self._lock = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._storing = ThreadPoolExecutor(1, "store")
         self._merging = ThreadPoolExecutor(1, "merge")
+        self._checking = ThreadPoolExecutor(CHECKS, "check")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._merge_task: asyncio.Task[None] | None = None
         self._current: Recorded
@@ -108,9 +108,13 @@ class Coordinator:
         if recorded and not recorded[0].round.phase.ended:
             self._current = recorded.pop(0)
         self._ended = recorded[0] if recorded else None
-        if not hasattr(self, "_current"):
+        if hasattr(self, "_current"):
+            await self._requorum()
+        else:
             await self._open()
         LOG.info("round", number=self._current.round.number, phase=self._current.round.phase.value)
+        if self._ended is not None:
+            self._spawn(self._sweep(self._ended.round.number))
         await self.settle()
 
     async def run(self) -> None:
@@ -129,17 +133,18 @@ class Coordinator:
                 with suppress(Exception):
                     await task
         await asyncio.to_thread(self._storing.shutdown)
-        self._merging.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._merging, self._checking):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def settle(self) -> None:
         """Does what is due now, and begins a merge that waits to be done."""
-        await self._change(lambda _: None)
+        await self._change(lambda *_: None)
 
     # ------------------------------------------------------------------------------------------- calls
 
     def seen(self, client: str) -> None:
         """Notes that something of the client's has just arrived."""
-        self._seen.clients[client] = self._clock()  # type: ignore[index]
+        self._heard[client] = self._clock()
 
     def view(self) -> View:
         """The round under way."""
@@ -147,54 +152,27 @@ class Coordinator:
 
     async def enter(self, client: str, number: int, base_version: int, edits: int) -> View:
         """Takes the client into the round. Raises StaleRoundRefusal, StaleVersionRefusal."""
-
-        def decide(now: Round) -> Event | None:
-            _require_number(now, number)
-            member = now.member(client)
-            if member is not None and member.status is not Status.OUT:
-                return None
-            if base_version != now.base_version:
-                what = f"round {number} stands on version {now.base_version}, {client} holds version {base_version}"
-                raise StaleVersionRefusal(what, mend="fetch that version's weights, then enter")
-            if now.fixed:
-                what = f"round {number} takes no more members since its first layer closed"
-                raise StaleRoundRefusal(what, mend="wait for the next round")
-            return Enter(client=client, edits=edits, at=self._clock())
-
-        await self._change(decide)
+        await self._change(entering(client, number, base_version, edits))
         return self._view_of(number)
 
     async def contribute(self, client: str, number: int, attempt: int, layer: int, digest: str) -> View:
         """Counts a blob as the client's contribution. Raises StaleRoundRefusal, ContributionError."""
-
-        def decide(now: Round) -> Event | None:
-            _require_number(now, number)
-            if _counts(now, client, attempt, layer, digest):
-                return None
-            _require_owed(now, client, attempt, layer)
-            return Contribute(client=client, attempt=attempt, layer=layer, digest=digest, at=self._clock())
-
+        decide = contributing(client, number, attempt, layer, digest)
         now = self._current.round
         if (now.number, now.attempt, now.layer) != (number, attempt, layer):
             counted = await self._call(self._store.contribution, number, attempt, layer, client)
             if counted == digest:
                 return self._view_of(number)
-        if decide(now) is not None:
-            await asyncio.to_thread(self._merges.check, now, client, digest)
+        if decide(now, self._clock()) is not None:
+            checking = partial(self._merges.check, now, client, digest)
+            await asyncio.get_running_loop().run_in_executor(self._checking, checking)
             await self._change(decide)
         return self._view_of(number)
 
     async def leave(self, client: str, number: int, reason: str) -> View:
         """Takes the client out of the round, once a merge under way is done. Nothing where it is not in it."""
-
-        def decide(now: Round) -> Event | None:
-            here = now.number == number and any(each.client == client for each in now.live)
-            if not here or now.phase not in (Phase.OPEN, Phase.COLLECTING):
-                return None
-            return losing(now, {client: reason}, self._clock())
-
         await self.until(lambda now: now.number != number or now.phase is not Phase.MERGING)
-        await self._change(decide)
+        await self._change(leaving(client, number, reason))
         return self._view_of(number)
 
     async def drop(self, client: str, reason: str) -> None:
@@ -204,7 +182,7 @@ class Coordinator:
     async def abort(self, reason: str) -> View:
         """Ends the round under way."""
         number = self._current.round.number
-        await self._change(lambda now: Abort(at=self._clock(), reason=reason) if now.number == number else None)
+        await self._change(lambda round_, now: Abort(at=now, reason=reason) if round_.number == number else None)
         return self._view_of(number)
 
     async def wait(self, client: str, revision: int, timeout: float) -> View:
@@ -231,7 +209,7 @@ class Coordinator:
     async def _call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._storing, partial(function, *arguments))
 
-    async def _change(self, decide: Callable[[Round], Event | None]) -> None:
+    async def _change(self, decide: Decision) -> None:
         """Lets `decide` make an event of the round, under the lock, and applies it; then what is due.
 
         A caller that goes away does not stop it half-way.
@@ -244,9 +222,11 @@ class Coordinator:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _changing(self, decide: Callable[[Round], Event | None]) -> None:
+    async def _changing(self, decide: Decision) -> None:
         async with self._lock:
-            event = decide(self._current.round) or self._due()
+            if self._current.round.phase.ended:  # opening the next one failed
+                await self._open()
+            event = decide(self._current.round, self._clock()) or self._due()
             while event is not None:
                 await self._apply(event)
                 event = self._due()
@@ -271,6 +251,7 @@ class Coordinator:
             self._latest_version = changed.version or self._latest_version
             self._ended = self._current
             await self._open()
+            self._spawn(self._sweep(changed.number))
         async with self._changed:
             self._changed.notify_all()
 
@@ -279,6 +260,22 @@ class Coordinator:
         number = self._ended.round.number + 1 if self._ended else 1
         opened = Round(number, self._latest_version, self._plan.exchanges, self._plan.quorum, self._clock())
         self._current = Recorded(opened, await self._call(self._store.record, opened))
+
+    async def _requorum(self) -> None:
+        """A round found waiting goes on with the quorum that the server is started with now."""
+        found = self._current.round
+        if found.phase is not Phase.MERGING and found.quorum != self._plan.quorum:
+            changed = replace(found, quorum=self._plan.quorum)
+            self._current = Recorded(changed, await self._call(self._store.record, changed))
+
+    async def _sweep(self, ended: int) -> None:
+        """What was contributed to a round that has ended is kept no longer."""
+        try:
+            done_with = await self._call(self._store.contributions, ended)
+            needed = await self._call(self._store.needed)
+            await asyncio.to_thread(self._merges.sweep, needed, done_with)
+        except Exception:
+            LOG.exception("blobs could not be removed", number=ended)
 
     async def _merge(self, merging: Round) -> None:
         loop = asyncio.get_running_loop()
@@ -294,9 +291,9 @@ class Coordinator:
             LOG.exception("the merge failed", number=merging.number)
             event = Abort(at=self._clock(), reason=f"the merge failed: {type(error).__name__}: {error}")
 
-        def decide(now: Round) -> Event | None:
+        def decide(round_: Round, now: float) -> Event | None:
             self._merge_task = None
-            return replace(event, at=self._clock()) if now == merging else None
+            return replace(event, at=now) if round_ == merging else None
 
         await self._change(decide)
 
@@ -311,33 +308,3 @@ class Coordinator:
         if self._ended is not None and self._ended.round.number == number:
             return self._view(self._ended)
         return self.view()
-
-
-def _require_number(now: Round, number: int) -> None:
-    if now.number != number:
-        raise StaleRoundRefusal(f"round {number} is not under way: round {now.number} is", mend="ask for its state")
-
-
-def _counts(now: Round, client: str, attempt: int, layer: int, digest: str) -> bool:
-    """Whether this very contribution counts already. Raises ContributionError where another one does."""
-    member = now.member(client)
-    if member is None or member.status is not Status.CONTRIBUTED or (attempt, layer) != (now.attempt, now.layer):
-        return False
-    if member.digest != digest:
-        raise ContributionError(
-            f"another contribution of {client} to round {now.number}, layer {layer} counts already",
-            mend="what counts is not replaced: go on with the round",
-        )
-    return True
-
-
-def _require_owed(now: Round, client: str, attempt: int, layer: int) -> None:
-    if (attempt, layer) != (now.attempt, now.layer):
-        what = f"round {now.number} collects layer {now.layer} of attempt {now.attempt}, not {layer} of {attempt}"
-        raise StaleRoundRefusal(what, mend="ask for its state")
-    member = now.member(client)
-    if member is None or member.status is Status.OUT:
-        why = f": {member.reason}" if member else ""
-        raise StaleRoundRefusal(f"{client} is not in round {now.number}{why}", mend="enter the next round")
-    if now.phase not in (Phase.OPEN, Phase.COLLECTING):
-        raise StaleRoundRefusal(f"round {now.number} is merging", mend="ask for its state")

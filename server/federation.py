@@ -45,11 +45,12 @@ class Federation:
         return tuple((each,) for each in weights) if self.settings.schedule == "layer-sync" else (weights,)
 
 
-def prepare(config: ServerConfig, store: Store, blobs: BlobStore, name: Callable[[], str]) -> Federation:
+def prepare(config: ServerConfig, store: Store, blobs: BlobStore, name: str) -> Federation:
     """Founds the federation at the first start; later compares what is given with what it is.
 
-    name: makes a new federation's identity. Raises MismatchError or StateError that names the setting that differs,
-    UsageError for one that lacks, BadModelError and BadFileError for files that are not what they should be.
+    name: the identity of a federation that is founded now. Raises MismatchError or StateError that names the setting
+    that differs, UsageError for one that lacks, BadModelError and BadFileError for files that are not what they should
+    be.
     """
     stored = store.federation()
     if stored is None:
@@ -63,7 +64,7 @@ def prepare(config: ServerConfig, store: Store, blobs: BlobStore, name: Callable
     return _resume(config, store, blobs, settings, sources)
 
 
-def _found(config: ServerConfig, store: Store, blobs: BlobStore, name: Callable[[], str]) -> Federation:
+def _found(config: ServerConfig, store: Store, blobs: BlobStore, name: str) -> Federation:
     model = find_model(config.model)
     hparams = _hparams(config.hparams) if config.hparams else model.preset
     if hparams is None:
@@ -71,7 +72,7 @@ def _found(config: ServerConfig, store: Store, blobs: BlobStore, name: Callable[
     weights = model.edited_weights(hparams)
     covariance = _covariance(config.covariance, model, weights)
     settings = FederationSettings(
-        federation=name(),
+        federation=name,
         model_name=model.name,
         model_fingerprint=_model_fingerprint(model, store),
         covariance_fingerprint=_covariance_fingerprint(covariance, store),

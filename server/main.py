@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from collabedit.common.command import entry_point, load_settings, options_of
 from collabedit.server.config import ServerConfig
 
 if TYPE_CHECKING:
+    from collabedit.server.addresses import ListenAddress
     from collabedit.server.process import Parts
 
 EPILOG = """\b
@@ -37,7 +39,7 @@ def server(config: Path | None, check: bool, **flags: Any) -> None:
     if check:
         from collabedit.server.health import check_running
 
-        check_running(settings)
+        click.echo(f"{check_running(settings)} answers")
         return
     _run(settings)
 
@@ -61,32 +63,40 @@ def _run(config: ServerConfig) -> None:
 
 def _prepare(config: ServerConfig) -> Parts:
     """Everything that must be in order before a port is opened."""
-    from collabedit.common.errors import UsageError
-    from collabedit.server.addresses import check_free, parse_listen
+    from collabedit.server.addresses import check_free
     from collabedit.server.blobs import BlobStore
     from collabedit.server.database import migrate, open_engine, sqlite_url
     from collabedit.server.federation import prepare
     from collabedit.server.process import Parts
     from collabedit.server.sql_store import SqlStore
     from collabedit.server.state_folder import BLOBS, DATABASE
+    from collabedit.server.trust import Trust
 
-    listen = parse_listen(config.listen, "--listen")
-    if config.insecure and not listen.loopback:
-        mend = "listen on localhost, or leave --insecure out"
-        raise UsageError(f"--insecure with --listen {listen}: plaintext stays on this host", mend=mend)
+    listen, enrol = _addresses(config)
     check_free(listen, "--listen")
     engine = open_engine(config.database or sqlite_url(config.state / DATABASE))
     migrate(engine)
     store = SqlStore(engine)
     blobs = BlobStore(config.state / BLOBS)
-    federation = prepare(config, store, blobs, _plaintext_name)
-    return Parts(config, federation, store, blobs, listen)
+    trust = None
+    if not config.insecure:
+        check_free(enrol, "--enrol-listen")
+        trust = Trust.open(config, store, listen, enrol)
+    name = trust.authority.fingerprint if trust else f"plaintext-{secrets.token_hex(8)}"
+    federation = prepare(config, store, blobs, name)
+    return Parts(config, federation, store, blobs, listen, trust)
 
 
-def _plaintext_name() -> str:
-    import secrets
+def _addresses(config: ServerConfig) -> tuple[ListenAddress, ListenAddress]:
+    """Where to listen: services, enrolment. Raises UsageError."""
+    from collabedit.common.errors import UsageError
+    from collabedit.server.addresses import parse_listen
 
-    return f"plaintext-{secrets.token_hex(8)}"
+    listen, enrol = parse_listen(config.listen, "--listen"), parse_listen(config.enrol_listen, "--enrol-listen")
+    if config.insecure and not listen.loopback:
+        mend = "listen on localhost, or leave --insecure out"
+        raise UsageError(f"--insecure with --listen {listen}: plaintext stays on this host", mend=mend)
+    return listen, enrol
 
 
 main = entry_point(server)

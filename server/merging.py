@@ -5,7 +5,8 @@ Runs in worker threads. torch is imported with the first call: a server that wai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collabedit.common.validation import Rules
 
 KKT = "kkt_factor"
+UNUSED_SECONDS = 3600.0  # an upload that no round counts
+UNFINISHED_SECONDS = 7 * 86_400.0  # an upload that has stopped
 DTYPES = {"float32": ("float32",), "float64": ("float32", "float64")}
 
 
@@ -72,10 +75,14 @@ class Merger:
             merged.append(LayerWeights(weight, digest, self._accumulate(weight, layer, files)))
         return tuple(merged)
 
-    def forget(self, digests: Sequence[str]) -> None:
-        """Removes contributions that no round needs any more."""
-        for digest in digests:
-            self._blobs.remove(digest)
+    def sweep(self, needed: Set[str], done_with: Set[str]) -> None:
+        """Removes blobs that nothing rests on: those of `done_with` now, others once they have lain for an hour."""
+        keep = needed | {self._settings.covariance_digest}
+        before = time.time() - UNUSED_SECONDS
+        for digest in tuple(self._blobs.digests()):
+            if digest not in keep and (digest in done_with or self._blobs.path(digest).stat().st_mtime < before):
+                self._blobs.remove(digest)
+        self._blobs.remove_stale(time.time() - UNFINISHED_SECONDS)
 
     def _rules(self, round_: Round) -> Rules:
         import torch

@@ -8,10 +8,10 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import grpc
 import grpc.aio
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from collabedit.common.errors import CollabEditError
 from collabedit.server.addresses import ListenAddress, in_use
@@ -21,13 +21,14 @@ from collabedit.server.config import ServerConfig
 from collabedit.server.coordinator import Coordinator, Plan
 from collabedit.server.federation import Federation
 from collabedit.server.identity import Caller, Gate
-from collabedit.server.listening import OPTIONS
+from collabedit.server.listening import ENROLMENT_OPTIONS, OPTIONS
 from collabedit.server.merging import Merger
 from collabedit.server.operations import OperationsService
 from collabedit.server.policy import Policy
 from collabedit.server.services import FederationService
 from collabedit.server.state_folder import Running, forget_running, note_running
 from collabedit.server.store import Store
+from collabedit.server.trust import FIRST_TOKEN_MINUTES, Trust
 from collabedit.v1 import federation_pb2_grpc as rpc
 
 LOG = structlog.get_logger()
@@ -36,36 +37,69 @@ GRACE = 1.0  # seconds that calls under way get when the server stops
 
 @dataclass(frozen=True)
 class Parts:
-    """What the process is made of, ready."""
+    """What the process is made of, ready. trust: None in plaintext."""
 
     config: ServerConfig
     federation: Federation
     store: Store
     blobs: BlobStore
     listen: ListenAddress
+    trust: Trust | None
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports that are bound, with their servers; enrolment has none in plaintext."""
+
+    services: grpc.aio.Server
+    port: int
+    enrolment: grpc.aio.Server | None = None
+    enrol_port: int = 0
+
+    async def start(self) -> None:
+        """Begins to answer."""
+        await self.services.start()
+        if self.enrolment:
+            await self.enrolment.start()
+
+    async def stop(self) -> None:
+        """Lets calls under way end, for a moment."""
+        await asyncio.gather(*(each.stop(GRACE) for each in (self.services, self.enrolment) if each))
 
 
 async def serve(parts: Parts, announce: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT. announce: told a line for people once it serves."""
+    """Serves until SIGTERM or SIGINT. announce: told lines for people once it serves."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     coordinator = _coordinator(parts)
+    ports = _open_ports(parts, coordinator)
     await coordinator.start()
-    server = _services(parts, coordinator)
-    port = _bind(server, parts.listen, "--listen")
-    await server.start()
+    await ports.start()
     ticking = asyncio.create_task(coordinator.run())
-    listen = f"{parts.listen.host}:{port}"
-    note_running(parts.config.state, Running(listen, "", os.getpid()))
-    LOG.info("listening", on=listen, federation=parts.federation.settings.federation)
-    announce(f"listening on {listen}" + (" (plaintext)" if parts.config.insecure else ""))
+    _tell(parts, ports, announce)
     await stop.wait()
     LOG.info("stopping")
     ticking.cancel()
-    await server.stop(GRACE)
+    await ports.stop()
     await coordinator.stop()
     forget_running(parts.config.state)
+
+
+def _tell(parts: Parts, ports: Ports, announce: Callable[[str], None]) -> None:
+    listen = f"{parts.listen.host}:{ports.port}"
+    if parts.trust is None:
+        note_running(parts.config.state, Running(listen, "", os.getpid()))
+        announce(f"listening on {listen} (plaintext)")
+        return
+    trust = parts.trust
+    enrol = f"{trust.enrol.host}:{ports.enrol_port}"
+    trust.note_admin(ports.port)
+    note_running(parts.config.state, Running(listen, enrol, os.getpid()))
+    announce(f"listening on {listen}, enrolment on {enrol}")
+    if trust.awaits_parties:
+        _, command = trust.issue("client", 1, FIRST_TOKEN_MINUTES, port=ports.enrol_port)
+        announce(f"a party enrols with (once, within {FIRST_TOKEN_MINUTES // 60} hours):\n  {command}")
 
 
 def _coordinator(parts: Parts) -> Coordinator:
@@ -75,8 +109,23 @@ def _coordinator(parts: Parts) -> Coordinator:
     return Coordinator(parts.store, merger, Plan(federation.exchanges, config.quorum), policy)
 
 
-def _services(parts: Parts, coordinator: Coordinator) -> grpc.aio.Server:
-    settings, store = parts.federation.settings, parts.store
+def _open_ports(parts: Parts, coordinator: Coordinator) -> Ports:
+    trust = parts.trust
+    if trust is None:
+        services = _services(parts, coordinator, 0)
+        _add_health(services)
+        return Ports(services, _bind(services, parts.listen, "--listen", None))
+    enrolment = grpc.aio.server(options=ENROLMENT_OPTIONS)
+    enrol_port = _bind(enrolment, trust.enrol, "--enrol-listen", trust.one_sided)
+    services = _services(parts, coordinator, enrol_port)
+    port = _bind(services, parts.listen, "--listen", trust.mutual)
+    rpc.add_EnrolmentServicer_to_server(trust.enrolment(port), enrolment)
+    _add_health(enrolment)
+    return Ports(services, port, enrolment, enrol_port)
+
+
+def _services(parts: Parts, coordinator: Coordinator, enrol_port: int) -> grpc.aio.Server:
+    settings, store, trust = parts.federation.settings, parts.store, parts.trust
 
     def on_call(who: Caller) -> None:
         coordinator.seen(who.client_id)
@@ -86,26 +135,31 @@ def _services(parts: Parts, coordinator: Coordinator) -> grpc.aio.Server:
             return True
         return await asyncio.to_thread(store.may_read, who.client_id, digest)
 
-    gate = Gate(store, plaintext=parts.config.insecure, on_call=on_call)
+    def issue(role: str, uses: int, minutes: int) -> tuple[str, str]:
+        assert trust is not None
+        return trust.issue(role, uses, minutes, port=enrol_port)
+
+    gate = Gate(store, plaintext=trust is None, on_call=on_call)
     server = grpc.aio.server(interceptors=[gate], options=OPTIONS)
     rpc.add_FederationServicer_to_server(FederationService(settings, coordinator, store), server)
-    rpc.add_OperationsServicer_to_server(OperationsService(settings, coordinator, store, None), server)
+    operations = OperationsService(settings, coordinator, store, issue if trust and trust.authority.signs else None)
+    rpc.add_OperationsServicer_to_server(operations, server)
     rpc.add_BlobsServicer_to_server(BlobService(parts.blobs, on_bytes=coordinator.seen, may_read=may_read), server)
-    health_pb2_grpc.add_HealthServicer_to_server(_health(), server)
     return server
 
 
-def _health() -> health_aio.HealthServicer:
-    servicer = health_aio.HealthServicer()
+def _add_health(server: grpc.aio.Server) -> None:
+    """The standard health service, for `--check` and container engines."""
+    servicer = health.aio.HealthServicer()
     servicer._server_status[""] = health_pb2.HealthCheckResponse.SERVING
-    return servicer
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
 
 
-def _bind(server: grpc.aio.Server, address: ListenAddress, flag: str) -> int:
+def _bind(server: grpc.aio.Server, address: ListenAddress, flag: str, tls: grpc.ServerCredentials | None) -> int:
     try:
-        port = server.add_insecure_port(str(address))
+        port = server.add_secure_port(str(address), tls) if tls else server.add_insecure_port(str(address))
     except RuntimeError as error:
         raise in_use(address, flag) from error
     if not port:
         raise CollabEditError(f"{flag} {address}: cannot be listened on")
-    return port
+    return int(port)

@@ -147,7 +147,7 @@ class Drop(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Restart(Event):
-    """a member is lost in a later layer"""
+    """a member is lost in a later layer, and all layers start again"""
 
     reasons: Reasons
 

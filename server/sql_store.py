@@ -119,6 +119,24 @@ class SqlStore:
             row = connection.execute(query).first()
             return _read_round(connection, row).merged if row else None
 
+    def needed(self) -> frozenset[str]:
+        """See Store.needed."""
+        rounds, weights, given = tables.ROUNDS, tables.LAYER_WEIGHTS, tables.CONTRIBUTIONS
+        lost = (Phase.NO_QUORUM.value, Phase.ABORTED.value)
+        present = and_(weights.c.round == rounds.c.number, weights.c.attempt == rounds.c.attempt)
+        merged = select(weights.c.digest, weights.c.kkt_digest).join(rounds, present).where(rounds.c.phase.not_in(lost))
+        open_ = and_(given.c.round == rounds.c.number, given.c.attempt == rounds.c.attempt)
+        counted = select(given.c.digest).join(rounds, open_).where(rounds.c.ended.is_(None))
+        with self._engine.begin() as connection:
+            rows = (*connection.execute(merged), *connection.execute(counted))
+            return frozenset(digest for row in rows for digest in row if digest)
+
+    def contributions(self, round_: int) -> frozenset[str]:
+        """See Store.contributions."""
+        given = tables.CONTRIBUTIONS
+        with self._engine.begin() as connection:
+            return frozenset(connection.execute(select(given.c.digest).where(given.c.round == round_)).scalars())
+
     def may_read(self, client: str, digest: str) -> bool:
         """See Store.may_read."""
         weights, given = tables.LAYER_WEIGHTS, tables.CONTRIBUTIONS

@@ -72,6 +72,14 @@ class Store(Protocol):
         """The layers of a published version, in order; none for version 0; None where there is no such version."""
         ...
 
+    def needed(self) -> frozenset[str]:
+        """Digests of all blobs that a version or the round under way rests on."""
+        ...
+
+    def contributions(self, round_: int) -> frozenset[str]:
+        """Digests of everything that was ever contributed to a round."""
+        ...
+
     def may_read(self, client: str, digest: str) -> bool:
         """Whether a blob is a merged layer's, or the client's own contribution."""
         ...

@@ -1,0 +1,89 @@
+"""What a party's call asks of the round: an event, nothing where it has happened already, or a refusal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from collabedit.common.errors import ContributionError
+from collabedit.server.policy import losing
+from collabedit.server.refusals import StaleRoundRefusal, StaleVersionRefusal
+from collabedit.server.rounds import Contribute, Enter, Event, Phase, Round, Status
+
+# (the round, now) -> what happens to it.
+Decision = Callable[[Round, float], Event | None]
+
+ASK = "ask for its state"
+
+
+def entering(client: str, number: int, base_version: int, edits: int) -> Decision:
+    """The client takes part in the round `number`. The decision raises StaleRoundRefusal, StaleVersionRefusal."""
+
+    def decide(present: Round, now: float) -> Event | None:
+        _require_number(present, number)
+        member = present.member(client)
+        if member is not None and member.status is not Status.OUT:
+            return None
+        if base_version != present.base_version:
+            what = f"round {number} stands on version {present.base_version}, {client} holds version {base_version}"
+            raise StaleVersionRefusal(what, mend="fetch that version's weights, then enter")
+        if present.fixed:
+            what = f"round {number} takes no more members since its first layer closed"
+            raise StaleRoundRefusal(what, mend="wait for the next round")
+        return Enter(client=client, edits=edits, at=now)
+
+    return decide
+
+
+def contributing(client: str, number: int, attempt: int, layer: int, digest: str) -> Decision:
+    """A blob counts as the client's part of a layer. The decision raises StaleRoundRefusal, ContributionError."""
+
+    def decide(present: Round, now: float) -> Event | None:
+        _require_number(present, number)
+        if (attempt, layer) != (present.attempt, present.layer):
+            here = f"layer {present.layer} of attempt {present.attempt}"
+            raise StaleRoundRefusal(f"round {number} collects {here}, not {layer} of {attempt}", mend=ASK)
+        if _counts(present, client, digest):
+            return None
+        _require_owed(present, client)
+        return Contribute(client=client, attempt=attempt, layer=layer, digest=digest, at=now)
+
+    return decide
+
+
+def leaving(client: str, number: int, reason: str) -> Decision:
+    """The client is out of the round, with a reason. Nothing where it is not in it, or the round merges."""
+
+    def decide(present: Round, now: float) -> Event | None:
+        here = present.number == number and any(each.client == client for each in present.live)
+        if not here or present.phase not in (Phase.OPEN, Phase.COLLECTING):
+            return None
+        return losing(present, {client: reason}, now)
+
+    return decide
+
+
+def _require_number(present: Round, number: int) -> None:
+    if present.number != number:
+        raise StaleRoundRefusal(f"round {number} is not under way: round {present.number} is", mend=ASK)
+
+
+def _counts(present: Round, client: str, digest: str) -> bool:
+    """Whether this very contribution counts already. Raises ContributionError where another one does."""
+    member = present.member(client)
+    if member is None or member.status is not Status.CONTRIBUTED:
+        return False
+    if member.digest != digest:
+        raise ContributionError(
+            f"another contribution of {client} to round {present.number}, layer {present.layer} counts already",
+            mend="what counts is not replaced: go on with the round",
+        )
+    return True
+
+
+def _require_owed(present: Round, client: str) -> None:
+    member = present.member(client)
+    if member is None or member.status is Status.OUT:
+        why = f": {member.reason}" if member else ""
+        raise StaleRoundRefusal(f"{client} is not in round {present.number}{why}", mend="enter the next round")
+    if present.phase not in (Phase.OPEN, Phase.COLLECTING):
+        raise StaleRoundRefusal(f"round {present.number} is {present.phase.value}", mend=ASK)
