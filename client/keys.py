@@ -52,8 +52,12 @@ def measure_layers(
     """K of several layers and h of the last edited one, in one pass over the rows of each edit.
 
     A key is the mean in each template group, then over the groups, so that the bare prompt weighs one half; h is the
-    bare prompt's (the first row's). batch: most padded tokens of a pass; None: each edit in a pass of its own, so that
-    what is measured is the same bit for bit whoever else's edits are measured with it.
+    bare prompt's (the first row's).
+
+    batch: most padded tokens of a pass. None: each edit in a pass of its own, so that what is measured is the same bit
+    for bit whichever edits are measured with it. That is what makes parties' sums equal to one party's: kernels round
+    otherwise for other shapes, and the solve enlarges it. Measured in float32 on 24 CounterFact edits, cond(C) 6e3:
+    keys that differ by 2e-7 between two ways of batching gave updates that differ by 2e-6; one edit a pass gave 0.
     """
     plans = [key_rows(loaded, edit, templates) for edit in edits]
     sizes = [len(group) for group in templates]

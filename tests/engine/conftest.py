@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,9 @@ from collabedit.common.edits import Edit
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.model_folder import ModelFolder
 
-SENTENCES = (
-    "The mother tongue of Danielle Darrieux is French, and that of Leo Tolstoy is Russian.",
-    "Toko Yasuda plays the guitar. Autonomous University of Madrid is located in Spain.",
-    "The capital of Norway is Oslo; the capital of Sweden is Stockholm.",
-    "Because the river is long, I walked with you. Therefore you and I sang.",
-)
+sys.path.insert(0, str(Path(__file__).parent))  # in importlib mode the modules beside a test are not found otherwise
+
+from engine_reference import SENTENCES
 
 
 def make_tokenizer(folder: Path) -> None:

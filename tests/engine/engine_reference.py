@@ -11,6 +11,13 @@ from collabedit.client.loading import LoadedModel
 from collabedit.common.edits import Edit
 from collabedit.common.hparams import HyperParameters
 
+SENTENCES = (
+    "The mother tongue of Danielle Darrieux is French, and that of Leo Tolstoy is Russian.",
+    "Toko Yasuda plays the guitar. Autonomous University of Madrid is located in Spain.",
+    "The capital of Norway is Oslo; the capital of Sweden is Stockholm.",
+    "Because the river is long, I walked with you. Therefore you and I sang.",
+)
+
 
 def subject_last(loaded: LoadedModel, text: str, end: int) -> int:
     """The token that holds the subject's last character, which ends at `end`."""
@@ -34,8 +41,13 @@ def sentences(edit: Edit, templates: Any) -> list[tuple[str, int]]:
     return out
 
 
-def run(loaded: LoadedModel, ids: list[int], layer: int, at: int, delta: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Logits [tokens, vocabulary] and the layer's state [d_model] at `at`, before δ is added to it."""
+def run(
+    loaded: LoadedModel, ids: list[int], layer: int, at: int, delta: Tensor | None, loss_layer: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits [tokens, vocabulary] and the layer's state [d_model] at `at`, before δ is added to it.
+
+    loss_layer: whose output the final norm and the head read, in place of the last one's.
+    """
     seen = []
 
     def hook(_: Any, __: Any, output: Any) -> Any:
@@ -47,11 +59,17 @@ def run(loaded: LoadedModel, ids: list[int], layer: int, at: int, delta: Tensor 
         states[0, at] = states[0, at] + delta
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
-    handle = loaded.blocks[layer].register_forward_hook(hook)
+    deep: list[Tensor] = []
+    handles = [loaded.blocks[layer].register_forward_hook(hook)]
+    if loss_layer is not None:
+        handles.append(loaded.blocks[loss_layer].register_forward_hook(lambda _, __, output: deep.append(output)))
     try:
         logits = loaded.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+    if loss_layer is not None:
+        logits = loaded.model.lm_head(loaded.model.transformer.ln_f(deep[0][0]))
     return logits, seen[0]
 
 
@@ -65,17 +83,18 @@ def find_z(loaded: LoadedModel, edit: Edit, hparams: HyperParameters, templates:
     drift = f"{edit.subject} is a"
     drift_ids, drift_at = ids_of(loaded, drift), subject_last(loaded, drift, len(edit.subject))
     with torch.no_grad():
-        p0 = run(loaded, drift_ids, layer, drift_at, None)[0][drift_at].log_softmax(-1)
+        p0 = run(loaded, drift_ids, layer, drift_at, None, hparams.v_loss_layer)[0][drift_at].log_softmax(-1)
         h0 = run(loaded, rows[0][0], layer, rows[0][1], None)[1]
+    deep = hparams.v_loss_layer
     delta = torch.zeros_like(h0, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=hparams.v_lr)
     for step in range(hparams.v_num_grad_steps):
         nll = torch.zeros((), dtype=h0.dtype)
         for ids, at, start in rows:
-            logp = run(loaded, ids, layer, at, delta)[0].log_softmax(-1)
+            logp = run(loaded, ids, layer, at, delta, deep)[0].log_softmax(-1)
             picked = torch.stack([logp[start - 1 + order, token] for order, token in enumerate(target)])
             nll = nll - picked.sum() / len(target) / len(rows)
-        p = run(loaded, drift_ids, layer, drift_at, delta)[0][drift_at].log_softmax(-1)
+        p = run(loaded, drift_ids, layer, drift_at, delta, deep)[0][drift_at].log_softmax(-1)
         kl = (p0.exp() * (p0 - p)).sum()
         loss = nll + hparams.kl_factor * kl + hparams.v_weight_decay * delta.norm() / h0.norm() ** 2
         if loss < 0.05 or step == hparams.v_num_grad_steps - 1:
@@ -87,7 +106,7 @@ def find_z(loaded: LoadedModel, edit: Edit, hparams: HyperParameters, templates:
         if delta.norm() > most:
             with torch.no_grad():
                 delta.mul_(most / delta.norm())
-    return (h0 + delta).detach(), float(loss), step
+    return (h0 + delta).detach(), float(loss.detach()), step
 
 
 def key_and_state(
