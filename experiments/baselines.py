@@ -15,15 +15,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from collabedit.client.loading import LoadedModel
+from collabedit.client.loading import LoadedModel, load_model
 from collabedit.client.memit import edit_alone, edit_layer, global_edit
 from collabedit.client.metrics import Scores, score
 from collabedit.client.targets import Targets
 from collabedit.client.weights import add_update, read_weight, restored, write_weight
 from collabedit.common.contribution import Contribution, Factored
+from collabedit.common.covariance_file import CovarianceFile, prior
 from collabedit.common.edits import Edit
+from collabedit.common.errors import UsageError
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.merge import merge_method
+from collabedit.common.model_folder import ModelFolder
 
 NAIVE: Final = ("task-arithmetic", "simple-average", "ties")
 METHODS: Final = ("unedited", "collabedit", "global-edit", *NAIVE)
@@ -42,6 +45,16 @@ class Bench:
     templates: tuple[tuple[str, ...], ...]
     priors: Mapping[str, Tensor]
     wire: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, folder: ModelFolder) -> Bench:
+        """The model with the hyperparameters, covariance and templates of its folder. Raises UsageError."""
+        hparams, covariance, templates = folder.preset, folder.covariance, folder.context_templates
+        if hparams is None or covariance is None or templates is None:
+            raise UsageError(f"{folder.name}: no hyperparameters, covariance or context templates in the folder")
+        opened, weight = CovarianceFile.open(covariance), hparams.mom2_update_weight
+        priors = {name: prior(opened.mean(name), weight) for name in folder.edited_weights(hparams)}
+        return cls(load_model(folder), hparams, templates, priors)
 
     @property
     def weights(self) -> tuple[str, ...]:

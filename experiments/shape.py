@@ -1,0 +1,91 @@
+"""The paper's shape (its Tables 1 and 2) on the bundled model: ten parties, one round, every method.
+
+In one process, through the engine and the merge that client and server run: layer-sync for collabedit, one-shot true
+MEMIT of each party for the naive merges. The z vectors are found once, in one party's batches, and shared by all rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from collabedit.client.targets import Targets, find_targets
+from collabedit.common.edits import Edit
+from collabedit.common.model_folder import find_model
+from collabedit.experiments.baselines import (
+    NAIVE,
+    Bench,
+    Party,
+    Row,
+    compare,
+    everything_at_once,
+    layer_by_layer,
+    local_updates,
+    merged_by,
+)
+from collabedit.experiments.bundled import party_edits
+from collabedit.experiments.progress import Listener, ticking
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The rows, and what they are of."""
+
+    rows: tuple[Row, ...]
+    model: str
+    parties: int
+    edits: int
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of `collab experiment shape --json`."""
+        return {
+            "experiment": "shape",
+            "model": self.model,
+            "parties": self.parties,
+            "edits": self.edits,
+            "targets": "found once, in one party's batches, and shared by all rows",
+            "rows": [row.as_json() for row in self.rows],
+            "seconds": self.seconds,
+        }
+
+
+def run_shape(model: str, parties: int, most: int | None, listener: Listener) -> Shape:
+    """Runs the experiment. most: edits of each party (None: all)."""
+    begun = time.monotonic()
+    folder = find_model(model)
+    dealt = party_edits(folder, parties, most)
+    everybody = tuple(edit for own in dealt for edit in own)
+    bench = Bench.of(folder)
+    listener.say(f"finding z of {len(everybody)} edits, once for all rows")
+    targets = find_targets(
+        bench.loaded, everybody, bench.hparams, bench.templates, on_progress=ticking(listener, "finding z")
+    )
+    members = _dealt(dealt, targets)
+    rows = _rows(bench, members, everybody, listener)
+    return Shape(tuple(rows), folder.name, parties, len(everybody), round(time.monotonic() - begun, 1))
+
+
+def _dealt(dealt: Sequence[Sequence[Edit]], targets: Targets) -> list[Party]:
+    """Each party with its own edits' z vectors."""
+    members, start = [], 0
+    for number, own in enumerate(dealt, start=1):
+        end = start + len(own)
+        held = replace(targets, z=targets.z[:, start:end], loss=targets.loss[start:end], steps=targets.steps[start:end])
+        members.append(Party(f"party-{number}", tuple(own), held))
+        start = end
+    return members
+
+
+def _rows(bench: Bench, members: Sequence[Party], edits: Sequence[Edit], listener: Listener) -> list[Row]:
+    listener.say(f"merging {len(members)} parties layer by layer")
+    updates = {"collabedit": layer_by_layer(bench, members)}
+    listener.say("editing everything at once")
+    updates["global-edit"] = everything_at_once(bench, members)
+    listener.say("merging what each party gets alone")
+    contributions = local_updates(bench, members, ticking(listener, "local updates"))
+    updates |= {method: merged_by(method, bench, contributions) for method in NAIVE}
+    on_progress: Callable[[int, int], None] = ticking(listener, "scoring methods")
+    return compare(bench, updates, edits, on_progress)
