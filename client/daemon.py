@@ -68,8 +68,7 @@ class Daemon:
             action = decide(place, now)
             if action.act is not Act.WAIT:
                 self._try(lambda action=action: self._steps.do(action), seen)  # type: ignore[misc]
-                if action.act is Act.SCORE:
-                    self._on_result(self.result())
+                self._tell_results()
                 continue
             if self._config.once and self._finished(place):
                 return self.result()
@@ -90,6 +89,13 @@ class Daemon:
         except (UnreachableError, ServerFailedError) as error:
             self._voice.say(f"{error.what}; trying again")
             self._changes.wait(seen, PAUSE)
+
+    def _tell_results(self) -> None:
+        """Reports rounds that were just scored, then says so."""
+        if self._steps.told:
+            self._on_result(self.result())
+        while self._steps.told:
+            self._voice.say(self._steps.told.pop(0))
 
     def _give_up_on_silence(self) -> None:
         if self._config.once and self._news.silence > self._config.patience:

@@ -94,15 +94,15 @@ class VersionedModel:
             self._held[name] = digest
 
     def _read(self, name: str, digest: str) -> Tensor:
-        own = self.loaded.folder.weight(name)
-        return checked_tensor(self._fetch(digest), name, (own.shape[0], own.shape[1]), {own.dtype})
+        folder = self.loaded.folder
+        return checked_tensor(self._fetch(digest), name, folder.shape(name), {folder.weight(name).dtype})
 
     def accumulated(self, weight: str) -> Tensor | None:
         """L of ΣKKᵀ = L Lᵀ of the rounds up to the base version, [d_in, r] float64; None where there is none."""
         digest = next((each.kkt_digest for each in self.base.layers if each.weight == weight), "")
         if not digest:
             return None
-        d_in = self.loaded.folder.weight(weight).shape[1]
+        d_in = self.loaded.folder.shape(weight)[1]
         return checked_tensor(self._fetch(digest), f"{weight}.kkt_factor", (d_in, None), {torch.float64, torch.float32})
 
 

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from collabedit.client.config import ClientConfig
 from collabedit.client.connection import DEFAULT_SERVER, Connection, connect, credentials_folder
-from collabedit.client.daemon import Daemon
-from collabedit.client.edit_file import FileFollower, demand_clean, read_edits
+from collabedit.client.edit_file import demand_clean, read_edits
 from collabedit.client.federation import Federation
-from collabedit.client.intake import Intake
-from collabedit.client.model_version import Priors, VersionedModel
-from collabedit.client.news import FIRST_PAUSE, LONGEST_PAUSE, Changes, News
+from collabedit.client.news import FIRST_PAUSE, LONGEST_PAUSE
 from collabedit.client.snapshot import Snapshot
 from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
-from collabedit.client.steps import Steps
 from collabedit.client.transfer import download
 from collabedit.client.voice import Voice
-from collabedit.client.workshop import Workshop, needs_prior
-from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.credentials import Credentials
 from collabedit.common.digests import check_digest
 from collabedit.common.errors import BadModelError, MismatchError, UnreachableError
-from collabedit.common.files import write_durably
 from collabedit.common.fingerprint import covariance_fingerprint, model_fingerprint
 from collabedit.common.model_folder import ModelFolder, bundled_models, find_model
 from collabedit.common.settings import FederationSettings
@@ -53,10 +44,14 @@ def run_client(config: ClientConfig, voice: Voice) -> dict[str, Any]:
         model = _model_folder(config, settings, voice)
         covariance = config.covariance or model.covariance
         first = _join(federation, settings, state, model, covariance)
-        prepared = _Prepared(config, settings, folder, state, federation, voice)
-        if needs_prior(settings) and covariance is None:
-            covariance = prepared.fetch_covariance()
-        with prepared.working(model, covariance, first) as daemon:
+        if not settings.client_needs_prior:
+            covariance = None
+        elif covariance is None:
+            covariance = _fetch_covariance(federation, settings, folder, voice)
+        from collabedit.client.crew import Crew
+
+        crew = Crew(config, settings, folder, state, federation, voice)
+        with crew.working(model, covariance, first) as daemon:
             return daemon.run()
 
 
@@ -126,120 +121,11 @@ def _compare_covariance(file: Path | None, own: str, settings: FederationSetting
         )
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A client that has joined, before its model is in memory."""
-
-    config: ClientConfig
-    settings: FederationSettings
-    folder: StateFolder
-    state: ClientState
-    federation: Federation
-    voice: Voice
-
-    def fetch(self, digest: str) -> Path:
-        """The file of a content address, downloaded if it is not there."""
-        target = self.folder.blobs / check_digest(digest)
-        return download(self.federation.connection, digest, target, patience=self.federation.patience)
-
-    def fetch_covariance(self) -> Path:
-        """The federation's covariance file, kept apart from the weights that come and go."""
-        digest = check_digest(self.settings.covariance_digest)
-        target = self.folder.covariance / digest
-        with self.voice.progress("downloading the covariance") as progress:
-            connection = self.federation.connection
-            file = download(connection, digest, target, progress=progress, patience=self.federation.patience)
-        _compare_covariance(file, covariance_fingerprint(file), self.settings)
-        return file
-
-    @contextmanager
-    def working(self, folder: ModelFolder, covariance: Path | None, first: Snapshot) -> Iterator[Daemon]:
-        """The client with its model loaded, its edits taken in, and its threads running."""
-        with ExitStack() as stack:
-            changes = Changes()
-            news = News(self.federation, first, changes, self.voice.say)
-            stack.callback(news.stop)
-            news.start()
-            model = self._load(folder)
-            workshop = self._workshop(model, covariance)
-            intake = self._intake(workshop)
-            keys = intake.start()
-            if not self.config.once:
-                follower = FileFollower(self.config.edits, changes.ring)
-                stack.callback(follower.stop)
-                follower.start()
-            yield self._daemon(model, workshop, news, changes, intake, keys)
-
-    def _load(self, folder: ModelFolder) -> VersionedModel:
-        from collabedit.client.loading import load_model
-
-        self.voice.say(f"loading {folder.name} on {self.config.device}")
-        loaded = load_model(folder, device=self.config.device)
-        return VersionedModel(loaded, self.settings, self.fetch)
-
-    def _workshop(self, model: VersionedModel, covariance: Path | None) -> Workshop:
-        priors = None
-        if needs_prior(self.settings) and covariance is not None:
-            priors = Priors(self.settings, CovarianceFile.open(covariance), model)
-        return Workshop(
-            model,
-            self.settings,
-            priors,
-            targets=self.folder.targets,
-            outbox=self.folder.outbox,
-            batch_tokens=self.config.batch_tokens,
-        )
-
-    def _intake(self, workshop: Workshop) -> Intake:
-        return Intake(
-            self.config.edits,
-            self.state,
-            check=workshop.check,
-            skip_invalid=self.config.skip_invalid,
-            say=self.voice.say,
-        )
-
-    def _daemon(
-        self,
-        model: VersionedModel,
-        workshop: Workshop,
-        news: News,
-        changes: Changes,
-        intake: Intake,
-        keys: list[str],
-    ) -> Daemon:
-        steps = Steps(
-            settings=self.settings,
-            folder=self.folder,
-            state=self.state,
-            federation=self.federation,
-            model=model,
-            workshop=workshop,
-            news=news,
-            intake=intake,
-            voice=self.voice,
-            batch_tokens=self.config.batch_tokens,
-        )
-        return Daemon(
-            self.config,
-            self.settings,
-            state=self.state,
-            federation=self.federation,
-            steps=steps,
-            news=news,
-            changes=changes,
-            intake=intake,
-            voice=self.voice,
-            keys=keys,
-            on_result=_reporter(self.config.report),
-        )
-
-
-def _reporter(file: Path | None) -> Callable[[dict[str, Any]], None]:
-    """Writes each result to the report's file, where one is wanted."""
-
-    def write(result: dict[str, Any]) -> None:
-        if file is not None:
-            write_durably(file, json.dumps(result, ensure_ascii=False, indent=1).encode() + b"\n")
-
-    return write
+def _fetch_covariance(federation: Federation, settings: FederationSettings, folder: StateFolder, voice: Voice) -> Path:
+    """The federation's covariance file, kept apart from the weights that come and go."""
+    digest = check_digest(settings.covariance_digest)
+    target = folder.covariance / digest
+    with voice.progress("downloading the covariance") as progress:
+        file = download(federation.connection, digest, target, progress=progress, patience=federation.patience)
+    _compare_covariance(file, covariance_fingerprint(file), settings)
+    return file

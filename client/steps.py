@@ -34,7 +34,7 @@ class WorldMovedError(Exception):
 
 class Steps:
     """One client's steps. `lost`: how a round ended that did not merge our edits, and `refused`: why our contribution
-    was; None while nothing of the kind happened.
+    was; None while nothing of the kind happened. `told`: lines about rounds just scored, for whoever reports them.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Steps:
         self._held: frozenset[str] = frozenset()
         self.lost: Outcome | None = None
         self.refused: ContributionError | None = None
+        self.told: list[str] = []
 
     def place(self) -> Place:
         """Where this client stands: read from its ledger, its outbox and its model."""
@@ -231,7 +232,7 @@ class Steps:
             found = {each.key: verdict(one) for each, one in zip(entries, scores.edits, strict=True)}
             self._state.record_scores(found, {round_: means(scores)})
             merged_in = entries[0].version if entries[0].version is not None else version
-            self._voice.say(published_line(round_, merged_in, len(entries), scores))
+            self.told.append(published_line(round_, merged_in, len(entries), scores))
 
     @property
     def _layered(self) -> bool:

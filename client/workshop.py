@@ -36,14 +36,8 @@ class Slot:
     layer: int
 
 
-def needs_prior(settings: FederationSettings) -> bool:
-    """Whether a client computes with C itself: only for its own Δ, which the factored encoding leaves to the server."""
-    alone = settings.schedule == "one-shot" and settings.spread == "sequential"
-    return alone or settings.encoding == "dense"
-
-
 class Workshop:
-    """Makes this client's contributions. priors: C by weight; None where `needs_prior` says that none is needed."""
+    """Makes this client's contributions. priors: C by weight; None where `client_needs_prior` is false."""
 
     def __init__(
         self,

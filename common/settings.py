@@ -43,3 +43,8 @@ class FederationSettings(BaseModel):
     beta1: float = Field(default=1.0, ge=0, description="β1 of eq. 7: weight of the accumulated ΣKKᵀ; 0: immutable C")
     min_edits: int = Field(default=8, ge=1, description="least rank of KKᵀ that a contribution may have (figure 5)")
     protocol_versions: tuple[int, ...] = PROTOCOL_VERSIONS
+
+    @property
+    def client_needs_prior(self) -> bool:
+        """Whether a client computes with C itself: for its own Δ, which the factored encoding leaves to the server."""
+        return self.encoding == "dense" or (self.schedule == "one-shot" and self.spread == "sequential")

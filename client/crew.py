@@ -1,0 +1,139 @@
+"""A client that has joined, put together: its model in memory, its threads running, its loop ready."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collabedit.client.config import ClientConfig
+from collabedit.client.daemon import Daemon
+from collabedit.client.edit_file import FileFollower
+from collabedit.client.federation import Federation
+from collabedit.client.intake import Intake
+from collabedit.client.loading import load_model
+from collabedit.client.model_version import Priors, VersionedModel
+from collabedit.client.news import Changes, News
+from collabedit.client.snapshot import Snapshot
+from collabedit.client.state import ClientState
+from collabedit.client.state_folder import StateFolder
+from collabedit.client.steps import Steps
+from collabedit.client.transfer import download
+from collabedit.client.voice import Voice
+from collabedit.client.workshop import Workshop
+from collabedit.common.covariance_file import CovarianceFile
+from collabedit.common.digests import check_digest
+from collabedit.common.files import write_durably
+from collabedit.common.model_folder import ModelFolder
+from collabedit.common.settings import FederationSettings
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What a client that has joined works with. Importing this module costs seconds: torch comes with it."""
+
+    config: ClientConfig
+    settings: FederationSettings
+    folder: StateFolder
+    state: ClientState
+    federation: Federation
+    voice: Voice
+
+    def fetch(self, digest: str) -> Path:
+        """The file of a content address, downloaded if it is not there."""
+        target = self.folder.blobs / check_digest(digest)
+        return download(self.federation.connection, digest, target, patience=self.federation.patience)
+
+    @contextmanager
+    def working(self, folder: ModelFolder, covariance: Path | None, first: Snapshot) -> Iterator[Daemon]:
+        """The client with its model loaded, its edits taken in, and its threads running.
+
+        covariance: C0's file; None where the federation's settings need none here.
+        """
+        with ExitStack() as stack:
+            changes = Changes()
+            news = News(self.federation, first, changes, self.voice.say)
+            stack.callback(news.stop)
+            news.start()
+            model = self._load(folder)
+            workshop = self._workshop(model, covariance)
+            intake = self._intake(workshop)
+            keys = intake.start()
+            if not self.config.once:
+                follower = FileFollower(self.config.edits, changes.ring)
+                stack.callback(follower.stop)
+                follower.start()
+            yield self._daemon(model, workshop, news, changes, intake, keys)
+
+    def _load(self, folder: ModelFolder) -> VersionedModel:
+        self.voice.say(f"loading {folder.name} on {self.config.device}")
+        loaded = load_model(folder, device=self.config.device)
+        return VersionedModel(loaded, self.settings, self.fetch)
+
+    def _workshop(self, model: VersionedModel, covariance: Path | None) -> Workshop:
+        priors = Priors(self.settings, CovarianceFile.open(covariance), model) if covariance else None
+        return Workshop(
+            model,
+            self.settings,
+            priors,
+            targets=self.folder.targets,
+            outbox=self.folder.outbox,
+            batch_tokens=self.config.batch_tokens,
+        )
+
+    def _intake(self, workshop: Workshop) -> Intake:
+        return Intake(
+            self.config.edits,
+            self.state,
+            check=workshop.check,
+            skip_invalid=self.config.skip_invalid,
+            say=self.voice.say,
+        )
+
+    def _daemon(
+        self,
+        model: VersionedModel,
+        workshop: Workshop,
+        news: News,
+        changes: Changes,
+        intake: Intake,
+        keys: list[str],
+    ) -> Daemon:
+        steps = Steps(
+            settings=self.settings,
+            folder=self.folder,
+            state=self.state,
+            federation=self.federation,
+            model=model,
+            workshop=workshop,
+            news=news,
+            intake=intake,
+            voice=self.voice,
+            batch_tokens=self.config.batch_tokens,
+        )
+        return Daemon(
+            self.config,
+            self.settings,
+            state=self.state,
+            federation=self.federation,
+            steps=steps,
+            news=news,
+            changes=changes,
+            intake=intake,
+            voice=self.voice,
+            keys=keys,
+            on_result=_reporter(self.config.report),
+        )
+
+
+def _reporter(file: Path | None) -> Callable[[dict[str, Any]], None]:
+    """Writes each result to the report's file, where one is wanted."""
+
+    def write(result: dict[str, Any]) -> None:
+        if file is not None:
+            write_durably(file, json.dumps(result, ensure_ascii=False, indent=1).encode() + b"\n")
+
+    return write

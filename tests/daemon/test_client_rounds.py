@@ -1,0 +1,155 @@
+"""Whole rounds: a real server, real client processes, a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from watchfiles import watch
+
+from collabedit.client.loading import load_model
+from collabedit.client.memit import global_edit
+from collabedit.client.weights import restored, write_weight
+from collabedit.common.covariance_file import CovarianceFile, prior
+from collabedit.common.model_folder import find_model
+
+
+def priors_of(folder) -> dict[str, torch.Tensor]:
+    """C = λ·C0 by weight."""
+    covariance = CovarianceFile.open(folder.covariance)
+    return {name: prior(covariance.mean(name), folder.preset.mom2_update_weight) for name in covariance.weights}
+
+
+def test_layer_sync_equals_one_party_with_every_edit(told, tools, model: Path, tmp_path: Path) -> None:
+    """What three clients publish in layer-sync is what one party that holds all edits computes from the same z."""
+    loaded = load_model(find_model(str(model)))
+    states = [told.host.folder / name for name in tools.PARTIES]
+    targets = tools.kept_targets(loaded, states, list(told.edits.values()))
+    union = [edit for mine in told.edits.values() for edit in mine]
+    folder = loaded.folder
+    updates = global_edit(loaded, union, targets, folder.preset, folder.context_templates, priors_of(folder))
+    with tools.observing(told.address, tmp_path) as observer:
+        assert tools.relative_error(loaded, observer.weights(1), updates) <= 1e-6
+
+
+def test_once_prints_one_object_with_a_verdict_for_each_edit(told) -> None:
+    """`--once --json` prints round, version, scores and, for each edit of the file, what became of it."""
+    for name, result in told.results.items():
+        assert (result["round"], result["version"], result["merged"]) == (1, 1, 8)
+        assert set(result["scores"]) >= {"ES", "PS", "NS", "Score"}
+        assert [row["id"] for row in result["edits"]] == [edit.id for edit in told.edits[name]]
+        assert [row["line"] for row in result["edits"]] == list(range(1, 9))
+        for row in result["edits"]:
+            assert row["status"] == "merged"
+            assert isinstance(row["scores"]["took"], bool)
+            assert 0 <= row["scores"]["ES"] <= 1
+
+
+def test_killed_clients_come_back_and_the_weights_are_the_same(host, told, tools, tmp_path: Path) -> None:
+    """SIGKILL in the search for z, and again between the layers: the same command leads to the same bits."""
+    _, address = host.server("--quorum", "3", "--entry-window", "0")
+    tools.parties(host.folder)
+
+    def start(name: str):
+        return host.client(name, address, host.folder / f"{name}.jsonl", "--once", *tools.ONE_AT_A_TIME)
+
+    others = [start(name) for name in tools.PARTIES[1:]]
+    (host.folder / "ada" / "targets").mkdir(parents=True)
+    first = start("ada")
+    next(iter(watch(host.folder / "ada" / "targets", debounce=50, step=10)))
+    first.kill()
+    second = start("ada")
+    second.wait_for("layer 2 of 3 sent")
+    second.kill()
+    third = start("ada")
+    codes = [each.end() for each in (*others, third)]
+    assert codes == [0, 0, 0], third.said
+    assert "0 targets found, 8 kept from before" in third.said or "published" in third.said
+    with tools.observing(address, tmp_path) as here, tools.observing(told.address, tmp_path) as there:
+        assert here.digests(1) == there.digests(1)
+
+
+def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Path, tmp_path: Path) -> None:
+    """The daemon follows its file: too few new edits wait, enough make round 2; one-shot, dense, C0 from the server.
+
+    Round 2 stands on round 1's weights and on its accumulated covariance (eq. 7). SIGTERM ends it with 0.
+    """
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for file in model.iterdir():
+        if file.name != "covariance.safetensors":
+            (bare / file.name).symlink_to(file)
+    flags = ("--entry-window", "0", "--schedule", "one-shot", "--encoding", "dense", "--dtype", "float64")
+    _, address = host.server(*flags)
+    edits = tools.facts(0, 16)
+    file = tools.write_edits(tmp_path / "mine.jsonl", edits[:8])
+    report = tmp_path / "report.json"
+    client = host.client("ada", address, file, "--model", bare, "--report", report, *tools.ONE_AT_A_TIME)
+    client.wait_for("round 1 published as version 1: 8 of 8 edits merged")
+    tools.write_edits(file, edits[8:13], "a")
+    client.wait_for("5 new edit(s); the federation takes no fewer than 8 at once: 3 missing")
+    tools.write_edits(file, edits[13:], "a")
+    client.wait_for("round 2 published as version 2: 8 of 8 edits merged")
+    client.popen.terminate()
+    assert client.end() == 0
+    assert json.loads(report.read_text())["merged"] == 16
+
+    loaded = load_model(find_model(str(model)))
+    folder, weights = loaded.folder, loaded.folder.edited_weights(loaded.folder.preset)
+    with tools.observing(address, tmp_path) as observer, restored(loaded, weights):
+        for version, batch in ((1, edits[:8]), (2, edits[8:])):
+            targets = tools.kept_targets(loaded, [host.folder / "ada"], [batch])
+            priors = priors_of(folder)
+            for layer in observer.federation.version(version - 1).layers:
+                past = observer.tensor(layer.kkt_digest)
+                priors[layer.weight] = priors[layer.weight] + past @ past.T
+            updates = global_edit(loaded, batch, targets, folder.preset, folder.context_templates, priors)
+            found = observer.weights(version)
+            assert tools.relative_error(loaded, found, updates) <= 1e-6
+            for name in weights:
+                write_weight(loaded, name, found[name])
+
+
+@pytest.mark.parametrize("shares", ["remaining", "equal"])
+def test_one_shot_simultaneous_is_exact_for_several_clients(host, tools, model: Path, tmp_path: Path, shares) -> None:
+    """One upload each with keys and residuals of the unedited model equals the simultaneous global edit."""
+    flags = ("--schedule", "one-shot", "--spread", "simultaneous", "--residual-shares", shares)
+    _, address = host.server("--quorum", "2", "--entry-window", "0", *flags)
+    edits = [tools.facts(0, 9), tools.facts(9, 8)]
+    names = ("ada", "bob")
+    clients = [
+        tools.in_process(host, name, address, tools.write_edits(tmp_path / f"{name}.jsonl", mine))
+        for name, mine in zip(names, edits, strict=True)
+    ]
+    assert [client.end()["merged"] for client in clients] == [9, 8]
+    loaded = load_model(find_model(str(model)))
+    folder = loaded.folder
+    targets = tools.kept_targets(loaded, [host.folder / name for name in names], edits)
+    updates = global_edit(
+        loaded, [*edits[0], *edits[1]], targets, folder.preset, folder.context_templates, priors_of(folder),
+        spread="simultaneous", shares=shares,
+    )  # fmt: skip
+    with tools.observing(address, tmp_path) as observer:
+        assert tools.relative_error(loaded, observer.weights(1), updates) <= 1e-6
+
+
+def test_a_member_lost_between_layers_costs_a_restart_and_nothing_else(
+    host, tools, model: Path, tmp_path: Path
+) -> None:
+    """A member that stops after its first layer: the others begin again from the base weights, and end without it."""
+    _, address = host.server("--quorum", "1", "--entry-window", "1", "--layer-deadline", "1")
+    mine = tools.facts(0, 8)
+    with tools.observing(address, tmp_path, "zoe") as lost:
+        now = lost.federation.join(*tools.handshake(model))
+        lost.federation.enter(now.round, 0, 8)
+        client = tools.in_process(host, "ada", address, tools.write_edits(tmp_path / "ada.jsonl", mine))
+        tools.contribute_noise(lost.federation, model, now.round, tmp_path)
+        assert client.end()["merged"] == 8
+        assert "a member was lost; again from the first layer" in client.said
+        loaded = load_model(find_model(str(model)))
+        folder = loaded.folder
+        targets = tools.kept_targets(loaded, [host.folder / "ada"], [mine])
+        updates = global_edit(loaded, mine, targets, folder.preset, folder.context_templates, priors_of(folder))
+        assert tools.relative_error(loaded, lost.weights(1), updates) <= 1e-6
