@@ -1,0 +1,357 @@
+"""The shell around the round, with a clock that the test turns and merges that the test lets happen."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+
+from collabedit.common.errors import ContributionError, NotPositiveDefiniteError
+from collabedit.server.coordinator import Coordinator, Plan
+from collabedit.server.database import migrate, open_engine, sqlite_url
+from collabedit.server.policy import Policy
+from collabedit.server.refusals import StaleRoundRefusal, StaleVersionRefusal
+from collabedit.server.rounds import LayerWeights, Phase, Round, Status
+from collabedit.server.sql_store import SqlStore
+
+POLICY = Policy(entry_window=0, round_deadline=100, layer_deadline=50, liveness=30)
+
+
+class Clock:
+    """Unix seconds that pass when the test says so."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class FakeMerges:
+    """Merges in name only; `held` keeps a merge waiting, `failure` makes it fail."""
+
+    merged: list[tuple[int, int, int, tuple[str, ...]]] = field(default_factory=list)
+    swept: set[str] = field(default_factory=set)
+    failure: Exception | None = None
+    held: threading.Event | None = None
+
+    def check(self, round_: Round, client: str, digest: str) -> None:
+        if digest == "bad":
+            raise ContributionError(f"{client}: bad")
+
+    def merge(self, round_: Round, base) -> tuple[LayerWeights, ...]:
+        if self.held:
+            self.held.wait(timeout=30)
+        if self.failure:
+            raise self.failure
+        given = tuple(each.digest for each in round_.contributed)
+        self.merged.append((round_.number, round_.attempt, round_.layer, given))
+        return tuple(
+            LayerWeights(weight, f"{len(base)}:{'+'.join(given)}") for weight in round_.exchanges[round_.layer]
+        )
+
+    def sweep(self, needed, done_with) -> None:
+        self.swept |= done_with - needed
+
+
+@dataclass
+class World:
+    """A coordinator over a store that outlives it."""
+
+    folder: object
+    quorum: int = 1
+    policy: Policy = POLICY
+    clock: Clock = field(default_factory=Clock)
+    merges: FakeMerges = field(default_factory=FakeMerges)
+
+    async def start(self) -> Coordinator:
+        engine = open_engine(sqlite_url(self.folder / "db"))
+        await asyncio.to_thread(migrate, engine)
+        plan = Plan((("a",), ("b",)), self.quorum)
+        self.it = Coordinator(SqlStore(engine), self.merges, plan, self.policy, clock=self.clock)
+        await self.it.start()
+        return self.it
+
+    async def passes(self, seconds: float, *alive: str) -> None:
+        self.clock.now += seconds
+        for client in alive:
+            self.it.seen(client)
+        await self.it.settle()
+
+    async def enter(self, *clients: str) -> None:
+        round_ = self.it.view().round
+        for client in clients:
+            self.it.seen(client)
+            await self.it.enter(client, round_.number, round_.base_version, 8)
+
+    async def give(self, client: str, digest: str = ""):
+        round_ = self.it.view().round
+        told = digest or f"{client}{round_.attempt}{round_.layer}"
+        return await self.it.contribute(client, round_.number, round_.attempt, round_.layer, told)
+
+    async def reached(self, layer: int, attempt: int = 0) -> None:
+        await self.it.until(lambda now: (now.layer, now.attempt, now.phase) == (layer, attempt, Phase.COLLECTING))
+
+    async def next_round(self, number: int) -> None:
+        await self.it.until(lambda now: now.number == number)
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A federation of its own."""
+    return World(tmp_path)
+
+
+def play(scenario) -> None:
+    """Runs a scenario; one that hangs fails."""
+    asyncio.run(asyncio.wait_for(scenario, 60))
+
+
+def test_layers_are_merged_in_client_order_and_published_together(world):
+    """Whatever the order of arrival, contributions are merged by client id; the next round stands on the version."""
+
+    async def scenario():
+        it = await world.start()
+        await world.enter("chur", "arosa")
+        await world.give("chur")
+        assert (it.view().round.phase, it.view().latest_version) == (Phase.COLLECTING, 0)
+        await world.give("arosa")
+        await world.reached(1)
+        assert it.view().latest_version == 0
+        await world.give("chur")
+        await world.give("arosa")
+        await world.next_round(2)
+        assert world.merges.merged == [(1, 0, 0, ("arosa00", "chur00")), (1, 0, 1, ("arosa01", "chur01"))]
+        assert (it.view().round.base_version, it.view().latest_version) == (1, 1)
+
+    play(scenario())
+
+
+def test_who_asks_for_news_learns_the_end_first(world):
+    """A party that has not seen how a round ended is told that, then of the round under way."""
+
+    async def scenario():
+        it = await world.start()
+        before = it.view().revision
+        await it.abort("enough")
+        ended = await it.wait("bern", before, 5)
+        assert (ended.round.number, ended.round.phase, ended.round.reason) == (1, Phase.ABORTED, "enough")
+        present = await it.wait("bern", ended.revision, 5)
+        assert (present.round.number, present.round.phase) == (2, Phase.OPEN)
+        assert present.revision > ended.revision
+
+    play(scenario())
+
+
+def test_news_wakes_those_who_wait(world):
+    """A call that waits is answered by the change, not by its timeout."""
+
+    async def scenario():
+        it = await world.start()
+        waiting = asyncio.create_task(it.wait("chur", it.view().revision, 1e9))
+        await world.enter("bern")
+        assert [each.client for each in (await waiting).round.members] == ["bern"]
+
+    world.policy = Policy(0, 100, 50, 1e9)
+    play(scenario())
+
+
+def test_a_lost_member_restarts_the_round_without_it(world):
+    """Silence in the second layer: the round starts again at the first one, and the lost are told why."""
+
+    async def scenario():
+        it = await world.start()
+        await world.enter("arosa", "bern")
+        await world.give("arosa")
+        await world.give("bern")
+        await world.reached(1)
+        await world.passes(31, "arosa")
+        round_ = it.view().round
+        assert (round_.attempt, round_.layer, round_.merged) == (1, 0, ())
+        assert round_.member("bern").reason == "not heard of for 30 s"
+        await world.give("arosa")
+        await world.reached(1, attempt=1)
+        await world.give("arosa")
+        await world.next_round(2)
+        assert [each[3] for each in world.merges.merged] == [("arosa00", "bern00"), ("arosa10",), ("arosa11",)]
+        with pytest.raises(StaleRoundRefusal):
+            await it.contribute("bern", 1, 0, 1, "late")
+
+    play(scenario())
+
+
+def test_a_call_repeated_has_one_effect(world):
+    """Entering, contributing and leaving twice: the second call answers the same, and changes nothing."""
+
+    async def scenario():
+        it = await world.start()
+        await world.enter("arosa", "bern")
+        revision = it.view().revision
+        await world.enter("arosa")
+        assert it.view().revision == revision
+        await it.contribute("arosa", 1, 0, 0, "a")
+        revision = it.view().revision
+        assert (await it.contribute("arosa", 1, 0, 0, "a")).revision == revision
+        with pytest.raises(ContributionError, match="counts already"):
+            await it.contribute("arosa", 1, 0, 0, "other")
+        await world.give("bern")
+        await world.reached(1)
+        assert (await it.contribute("arosa", 1, 0, 0, "a")).round.layer == 1
+        await world.give("arosa")
+        await world.give("bern")
+        await world.next_round(2)
+        assert (await it.contribute("bern", 1, 0, 1, "bern01")).round.phase is Phase.PUBLISHED
+        assert len(world.merges.merged) == 2
+
+    play(scenario())
+
+
+def test_a_bad_contribution_changes_nothing(world):
+    """It is refused, the member still owes, and may give another."""
+
+    async def scenario():
+        it = await world.start()
+        await world.enter("arosa", "bern")
+        revision = it.view().revision
+        with pytest.raises(ContributionError, match="arosa: bad"):
+            await world.give("arosa", "bad")
+        assert it.view().revision == revision
+        await world.give("arosa")
+        assert it.view().round.member("arosa").status is Status.CONTRIBUTED
+
+    play(scenario())
+
+
+def test_a_round_is_entered_on_its_version_and_in_time(world):
+    """Other weights, another round, a closed round: each refused by its name."""
+
+    async def scenario():
+        it = await world.start()
+        with pytest.raises(StaleVersionRefusal):
+            await it.enter("arosa", 1, 7, 8)
+        with pytest.raises(StaleRoundRefusal, match="round 2 is not under way"):
+            await it.enter("arosa", 2, 0, 8)
+        await world.enter("arosa")
+        await world.give("arosa")
+        await world.reached(1)
+        with pytest.raises(StaleRoundRefusal, match="takes no more members"):
+            await it.enter("bern", 1, 0, 8)
+
+    play(scenario())
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (NotPositiveDefiniteError("C + ΣKKᵀ of a is not positive definite"), "C + ΣKKᵀ of a is not positive definite"),
+        (OSError("disk full"), "the merge failed: OSError: disk full"),
+    ],
+)
+def test_a_merge_that_fails_aborts_the_round_with_the_reason(world, failure, told):
+    """The round ends, its members are told why, and the next one stands on the version before."""
+
+    async def scenario():
+        it = await world.start()
+        world.merges.failure = failure
+        await world.enter("arosa")
+        await world.give("arosa")
+        await world.next_round(2)
+        ended = (await it.wait("arosa", 0, 1)).round
+        assert (ended.phase, ended.reason, ended.member("arosa").reason) == (Phase.ABORTED, told, told)
+        assert it.view().round.base_version == 0
+
+    play(scenario())
+
+
+def test_a_restart_goes_on_where_the_round_was(world):
+    """In every phase: what counted counts, a merge under way is done again, waits begin anew."""
+
+    async def scenario():
+        await world.start()
+        await world.enter("arosa", "bern")
+        await world.give("arosa")
+        it = await world.start()
+        assert [each.client for each in it.view().round.contributed] == ["arosa"]
+        world.clock.now += 1e6
+        it = await world.start()
+        assert it.view().round.phase is Phase.COLLECTING
+        world.merges.held = threading.Event()
+        await world.give("bern")
+        held = world.merges
+        world.merges = FakeMerges()
+        it = await world.start()
+        await world.reached(1)
+        held.held.set()
+        assert world.merges.merged == [(1, 0, 0, ("arosa00", "bern00"))]
+        assert it.view().round.merged[0].digest == "0:arosa00+bern00"
+
+    play(scenario())
+
+
+def test_a_round_found_waiting_takes_the_new_quorum(world):
+    """An operator who lowers the quorum need not wait for the deadline."""
+
+    async def scenario():
+        world.quorum = 2
+        await world.start()
+        await world.enter("arosa")
+        await world.give("arosa")
+        world.quorum = 1
+        await world.start()
+        await world.reached(1)
+
+    play(scenario())
+
+
+def test_leaving_waits_for_a_merge_and_then_counts(world):
+    """A member that leaves while its layer merges is out of the next one; alone it ends the round."""
+
+    async def scenario():
+        it = await world.start()
+        world.merges.held = threading.Event()
+        await world.enter("arosa")
+        await world.give("arosa")
+        leaving = asyncio.create_task(it.leave("arosa", 1, "going home"))
+        await asyncio.sleep(0)
+        world.merges.held.set()
+        ended = (await leaving).round
+        assert (ended.phase, ended.member("arosa").reason) == (Phase.NO_QUORUM, "going home")
+        assert (await it.leave("arosa", 1, "again")).round == ended
+
+    play(scenario())
+
+
+def test_contributions_are_kept_no_longer_than_their_round(world):
+    """When the round has ended, their blobs go; the merged layers stay."""
+
+    async def scenario():
+        it = await world.start()
+        await world.enter("arosa")
+        await world.give("arosa")
+        await world.reached(1)
+        assert world.merges.swept == set()
+        await world.give("arosa")
+        await world.next_round(2)
+        await it.stop()
+        assert world.merges.swept == {"arosa00", "arosa01"}
+
+    play(scenario())
+
+
+def test_a_caller_that_goes_away_does_not_stop_a_change(world):
+    """A cancelled call leaves memory and store in step."""
+
+    async def scenario():
+        it = await world.start()
+        call = asyncio.create_task(it.enter("arosa", 1, 0, 8))
+        await asyncio.sleep(0)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await it.settle()
+        entered = it.view().round
+        again = await world.start()
+        assert again.view().round == entered
+
+    play(scenario())

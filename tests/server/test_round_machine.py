@@ -1,0 +1,237 @@
+"""The round's state machine: whatever happens in whatever order, these things hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from collabedit.server.diagram import diagram
+from collabedit.server.policy import LastSeen, Policy, losing, next_event, wait_ends
+from collabedit.server.rounds import (
+    TRANSITIONS,
+    Abort,
+    Complete,
+    Contribute,
+    Drop,
+    Enter,
+    Event,
+    IllegalTransitionError,
+    LastLayerMerged,
+    LayerMerged,
+    LayerWeights,
+    NotPositiveDefinite,
+    Phase,
+    Restart,
+    Round,
+    Status,
+    TooFew,
+    advance,
+)
+
+CLIENTS = ("arosa", "bern", "chur", "davos")
+WAITING = (Phase.OPEN, Phase.COLLECTING)
+
+
+def any_event(kind: type[Event], round_: Round) -> Event:
+    """An event of a kind, as well made as can be."""
+    merged = tuple(LayerWeights(each, "d") for each in round_.exchanges[round_.layer])
+    made = {
+        Enter: Enter(at=9.0, client="new", edits=8),
+        Contribute: Contribute(at=9.0, client="arosa", attempt=round_.attempt, layer=round_.layer, digest="d"),
+        Drop: Drop(at=9.0, reasons={}),
+        Restart: Restart(at=9.0, reasons={}),
+        Complete: Complete(at=9.0, late={}),
+        TooFew: TooFew(at=9.0, reasons={}, reason="few"),
+        LayerMerged: LayerMerged(at=9.0, merged=merged),
+        LastLayerMerged: LastLayerMerged(at=9.0, merged=merged),
+        NotPositiveDefinite: NotPositiveDefinite(at=9.0, reason="bad"),
+        Abort: Abort(at=9.0, reason="stop"),
+    }
+    return made[kind]
+
+
+class RoundMachine(RuleBasedStateMachine):
+    """Parties come, contribute and vanish; time passes; merges succeed and fail."""
+
+    @initialize(layers=st.integers(1, 3), quorum=st.integers(1, 3), window=st.sampled_from([0.0, 10.0]))
+    def open(self, layers, quorum, window):
+        exchanges = tuple((f"w{layer}",) for layer in range(layers))
+        self.round = Round(number=4, base_version=3, exchanges=exchanges, quorum=quorum, opened=0.0)
+        self.policy = Policy(entry_window=window, round_deadline=100.0, layer_deadline=50.0, liveness=30.0)
+        self.now = 0.0
+        self.heard: dict[str, float] = {}
+        self.silent: set[str] = set()
+        self.first_members: set[str] | None = None
+
+    def apply(self, event: Event) -> None:
+        before = self.round
+        self.round = advance(before, event)
+        if not before.fixed and self.round.fixed:
+            self.first_members = {each.client for each in self.round.live}
+        if self.round.attempt > before.attempt:
+            assert (self.round.layer, self.round.merged) == (0, ())
+            assert not any(each.digest or each.status is Status.CONTRIBUTED for each in self.round.members)
+            assert len(self.round.live) < len(before.live)
+
+    def settle(self) -> None:
+        for _ in range(50):
+            event = next_event(self.round, self.now, self.policy, LastSeen(0.0, self.heard))
+            if event is None:
+                return
+            self.apply(event)
+        raise AssertionError("what is due never ends")
+
+    def alive(self) -> None:
+        """Everybody but the silent is heard of all the time."""
+        self.heard |= {client: self.now for client in self.heard if client not in self.silent}
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def enter(self, client):
+        event = Enter(client=client, edits=8, at=self.now)
+        member = self.round.member(client)
+        may = self.round.phase in WAITING and not self.round.fixed and (member is None or member.status is Status.OUT)
+        self.silent.discard(client)
+        self.heard[client] = self.now
+        if may:
+            self.apply(event)
+            self.settle()
+        else:
+            self.refused(event)
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def contribute(self, client):
+        here = {"attempt": self.round.attempt, "layer": self.round.layer}
+        event = Contribute(client=client, digest=f"{client}-{here}", at=self.now, **here)
+        member = self.round.member(client)
+        if self.round.phase in WAITING and member is not None and member.status is Status.ENTERED:
+            self.heard[client] = self.now
+            self.apply(event)
+            self.settle()
+        else:
+            self.refused(event)
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def vanish(self, client):
+        self.silent.add(client)
+
+    @rule(client=st.sampled_from(CLIENTS))
+    def leave(self, client):
+        live = {each.client for each in self.round.live}
+        if self.round.phase in WAITING and client in live:
+            self.apply(losing(self.round, {client: "left"}, self.now))
+            self.settle()
+
+    @rule(seconds=st.sampled_from([1.0, 20.0, 60.0]))
+    def time_passes(self, seconds):
+        self.now += seconds
+        self.alive()
+        self.settle()
+
+    @precondition(lambda self: self.round.phase is Phase.MERGING)
+    @rule(good=st.booleans())
+    def merge(self, good):
+        merged = tuple(LayerWeights(each, "d") for each in self.round.exchanges[self.round.layer])
+        kind = LastLayerMerged if self.round.last_layer else LayerMerged
+        event = kind(at=self.now, merged=merged) if good else NotPositiveDefinite(at=self.now, reason="bad")
+        self.apply(event)
+        self.alive()
+        self.settle()
+
+    @rule(kind=st.sampled_from(sorted({event for _, event in TRANSITIONS}, key=lambda each: each.__name__)))
+    def not_in_the_table(self, kind):
+        if (self.round.phase, kind) not in TRANSITIONS:
+            self.refused(any_event(kind, self.round))
+
+    def refused(self, event: Event) -> None:
+        before = self.round
+        with pytest.raises(IllegalTransitionError):
+            advance(before, event)
+        assert self.round == before
+
+    @invariant()
+    def weights_never_hold_half_an_edit(self):
+        whole = tuple(weight for exchange in self.round.exchanges for weight in exchange)
+        names = tuple(each.weight for each in self.round.merged)
+        if self.round.phase is Phase.PUBLISHED:
+            assert names == whole
+            assert self.round.version == self.round.number
+        else:
+            assert self.round.version is None
+            assert names == (() if self.round.phase.ended else whole[: self.round.layer])
+
+    @invariant()
+    def nobody_enters_after_the_first_layer(self):
+        if self.first_members is not None:
+            assert {each.client for each in self.round.live} <= self.first_members
+
+    @invariant()
+    def a_merge_has_a_quorum_in_client_order(self):
+        clients = [each.client for each in self.round.members]
+        assert clients == sorted(set(clients))
+        if self.round.phase in (Phase.MERGING, Phase.PUBLISHED):
+            assert len(self.round.contributed) >= self.round.quorum
+            assert self.round.contributed == self.round.live
+
+    @invariant()
+    def an_ended_round_tells_everyone_why(self):
+        if self.round.phase.ended:
+            assert all(each.status is Status.CONTRIBUTED or each.reason for each in self.round.members)
+            assert self.round.ended is not None
+            assert self.round.reason or self.round.phase is Phase.PUBLISHED
+
+    @invariant()
+    def every_wait_has_a_deadline(self):
+        seen = LastSeen(0.0, self.heard)
+        ends = wait_ends(self.round, self.policy, seen)
+        if self.round.phase in WAITING and self.round.live:
+            assert ends is not None
+            later = LastSeen(0.0, dict.fromkeys(CLIENTS, ends))
+            assert next_event(self.round, ends, self.policy, later) is not None
+
+
+TestRoundMachine = RoundMachine.TestCase
+TestRoundMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_the_page_about_rounds_shows_the_table():
+    """docs/reference/round.md holds the diagram as the table draws it."""
+    page = Path(__file__).parents[2] / "docs" / "reference" / "round.md"
+    assert f"```mermaid\n{diagram()}```\n" in page.read_text(), "python -m collabedit.server.diagram prints the new one"
+
+
+def test_every_phase_can_be_left_or_has_ended():
+    """Of each phase the table knows a way out, unless the round has ended; and each can be reached."""
+    assert {phase for phase, _ in TRANSITIONS} == {phase for phase in Phase if not phase.ended}
+    assert set(TRANSITIONS.values()) == set(Phase)
+
+
+CLOSED = Round(number=1, base_version=0, exchanges=(("a",), ("b",)), quorum=1, opened=0.0)
+ENTERED = advance(CLOSED, Enter(at=1.0, client="bern", edits=8))
+GIVEN = advance(ENTERED, Contribute(at=2.0, client="bern", attempt=0, layer=0, digest="d"))
+MERGING = advance(GIVEN, Complete(at=3.0, late={}))
+
+
+@pytest.mark.parametrize(
+    ("round_", "event", "why"),
+    [
+        (ENTERED, Enter(at=2.0, client="bern", edits=8), "in round 1 already"),
+        (GIVEN, Contribute(at=3.0, client="bern", attempt=0, layer=0, digest="e"), "owes round 1 nothing"),
+        (ENTERED, Contribute(at=3.0, client="bern", attempt=1, layer=0, digest="d"), "collects"),
+        (ENTERED, Contribute(at=3.0, client="chur", attempt=0, layer=0, digest="d"), "owes round 1 nothing"),
+        (GIVEN, Restart(at=3.0, reasons={"bern": "lost"}), "nothing to restart"),
+        (GIVEN, Drop(at=3.0, reasons={"chur": "lost"}), "not in round 1"),
+        (replace(GIVEN, quorum=2), Complete(at=3.0, late={}), "no quorum"),
+        (MERGING, LastLayerMerged(at=4.0, merged=(LayerWeights("a", "d"),)), "round 1"),
+        (MERGING, LayerMerged(at=4.0, merged=(LayerWeights("b", "d"),)), "merges"),
+        (MERGING, Enter(at=4.0, client="chur", edits=8), "merging"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(round_, event, why):
+    """An event that the round's own state forbids raises, and says why."""
+    with pytest.raises(IllegalTransitionError, match=why):
+        advance(round_, event)

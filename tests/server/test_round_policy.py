@@ -1,0 +1,86 @@
+"""When something is due in a round, case by case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from collabedit.server.policy import LastSeen, Policy, next_event, wait_ends
+from collabedit.server.rounds import Complete, Drop, Member, Phase, Restart, Round, Status, TooFew
+
+POLICY = Policy(entry_window=10, round_deadline=100, layer_deadline=50, liveness=1000)
+HERE = LastSeen(0)
+GIVEN, OWES = Status.CONTRIBUTED, Status.ENTERED
+
+
+def collecting(*statuses: Status, quorum: int = 1, layer: int = 0, attempt: int = 0) -> Round:
+    """A round of two layers that the first party entered at 0; its present layer began then."""
+    members = tuple(Member(f"c{index}", 8, status) for index, status in enumerate(statuses))
+    return Round(
+        number=1, base_version=0, exchanges=(("a",), ("b",)), quorum=quorum, opened=0, phase=Phase.COLLECTING,
+        attempt=attempt, layer=layer, members=members, entered=0, since=0,
+    )  # fmt: skip
+
+
+LATE = {"c1": "late"}
+TABLE = [
+    ("nobody has entered, ever", replace(collecting(), entered=None, phase=Phase.OPEN), 1e9, None),
+    ("the window is open", collecting(GIVEN), 9.9, None),
+    ("the window is over", collecting(GIVEN), 10, Complete(at=10, late={})),
+    ("one still edits", collecting(GIVEN, OWES), 99, None),
+    ("one is late", collecting(GIVEN, OWES), 100, Complete(at=100, late=LATE)),
+    ("all gave but the quorum waits", collecting(GIVEN, quorum=2), 99, None),
+    (
+        "no quorum by the deadline",
+        collecting(GIVEN, OWES, quorum=2),
+        100,
+        TooFew(at=100, reasons={"c0": "no quorum: 1 of 2", "c1": "late"}, reason="no quorum: 1 of 2"),
+    ),
+    ("nobody gave", collecting(OWES), 100, TooFew(at=100, reasons={"c0": "late"}, reason="no quorum: 0 of 1")),
+    ("a later layer is complete", collecting(GIVEN, GIVEN, layer=1), 1, Complete(at=1, late={})),
+    ("a later layer waits", collecting(GIVEN, OWES, layer=1), 49, None),
+    ("a later layer is late", collecting(GIVEN, OWES, layer=1), 50, Restart(at=50, reasons=LATE)),
+    ("a restart's first layer is late", collecting(GIVEN, OWES, attempt=1), 50, Complete(at=50, late=LATE)),
+    (
+        "a later layer is late, and too few remain",
+        collecting(GIVEN, OWES, layer=1, quorum=2),
+        50,
+        TooFew(at=50, reasons={"c0": "no quorum: 1 of 2", "c1": "late"}, reason="no quorum: 1 of 2"),
+    ),
+    ("merging waits for nobody", replace(collecting(GIVEN), phase=Phase.MERGING), 1e9, None),
+]
+
+
+@pytest.mark.parametrize(("_", "round_", "now", "due"), TABLE, ids=[each[0] for each in TABLE])
+def test_what_is_due(_, round_, now, due):
+    """The event that a round calls for at a time."""
+    assert next_event(round_, now, POLICY, HERE) == due
+
+
+SILENT = "not heard of for 30 s"
+LOST = [
+    ("in the first layer", collecting(GIVEN, OWES), Drop(at=40, reasons={"c1": SILENT})),
+    ("in a later layer", collecting(GIVEN, OWES, layer=1), Restart(at=40, reasons={"c1": SILENT})),
+    (
+        "in a later layer with a quorum of all",
+        collecting(GIVEN, OWES, layer=1, quorum=2),
+        TooFew(at=40, reasons={"c0": "no quorum: 1 of 2", "c1": SILENT}, reason="no quorum: 1 of 2"),
+    ),
+    ("after its part of the first layer", collecting(OWES, GIVEN), Drop(at=40, reasons={"c1": SILENT})),
+    ("after its part of the last layer", collecting(OWES, GIVEN, layer=1), None),
+]
+
+
+@pytest.mark.parametrize(("_", "round_", "due"), LOST, ids=[each[0] for each in LOST])
+def test_a_silent_party_is_lost(_, round_, due):
+    """Silence for longer than `liveness` takes a party out, unless it owes the round nothing more."""
+    policy = replace(POLICY, liveness=30, entry_window=0)
+    assert next_event(round_, 40, policy, LastSeen(0, {"c0": 35, "c1": 9})) == due
+
+
+def test_the_servers_own_absence_is_nobodys_delay():
+    """After a restart of the server every wait begins anew."""
+    round_, back = collecting(GIVEN, OWES, layer=1), LastSeen(5000, {})
+    assert next_event(round_, 5049, POLICY, back) is None
+    assert wait_ends(round_, POLICY, back) == 5050

@@ -1,0 +1,258 @@
+"""What any store must hold to, and what the SQL one adds: migrations that happen whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from collabedit.common.errors import StateError, UsageError
+from collabedit.server.database import migrate, open_engine, sqlite_url
+from collabedit.server.rounds import (
+    Complete,
+    Contribute,
+    Enter,
+    LastLayerMerged,
+    LayerMerged,
+    LayerWeights,
+    Restart,
+    Round,
+    advance,
+)
+from collabedit.server.sql_store import SqlStore
+from collabedit.server.store import Recorded
+from collabedit.server.tables import METADATA
+
+NEW = Round(number=1, base_version=0, exchanges=(("a",), ("b",)), quorum=1, opened=1.0)
+
+
+def sql_store(folder) -> SqlStore:
+    """A store over SQLite in a folder."""
+    engine = open_engine(sqlite_url(folder / "rounds.sqlite"))
+    migrate(engine)
+    return SqlStore(engine)
+
+
+@pytest.fixture(params=[sql_store])
+def store(request, tmp_path):
+    """Each engine in turn."""
+    made = request.param(tmp_path)
+    yield made
+    made.close()
+
+
+def life_of_a_round() -> list[Round]:
+    """A round's states: two parties, one is lost in the second layer, the other goes through."""
+    events = [
+        Enter(at=2.0, client="bern", edits=8),
+        Enter(at=3.0, client="arosa", edits=9),
+        Contribute(at=4.0, client="arosa", attempt=0, layer=0, digest="a0"),
+        Contribute(at=5.0, client="bern", attempt=0, layer=0, digest="b0"),
+        Complete(at=6.0, late={}),
+        LayerMerged(at=7.0, merged=(LayerWeights("a", "lost", "lost-kkt"),)),
+        Restart(at=8.0, reasons={"bern": "not heard of"}),
+        Contribute(at=9.0, client="arosa", attempt=1, layer=0, digest="a1"),
+        Complete(at=10.0, late={}),
+        LayerMerged(at=11.0, merged=(LayerWeights("a", "wa", "ka"),)),
+        Contribute(at=12.0, client="arosa", attempt=1, layer=1, digest="a2"),
+        Complete(at=13.0, late={}),
+        LastLayerMerged(at=14.0, merged=(LayerWeights("b", "wb", ""),)),
+    ]
+    states = [NEW]
+    for event in events:
+        states.append(advance(states[-1], event))
+    return states
+
+
+def test_a_round_is_read_as_it_was_recorded_in_every_state(store):
+    """Whatever state a round is in, the store gives back the same round, and a revision that grew."""
+    last = 0
+    for state in life_of_a_round():
+        revision = store.record(state)
+        assert store.latest_round() == Recorded(state, revision)
+        assert revision > last
+        last = revision
+
+
+def test_a_published_version_is_the_last_attempts_layers(store):
+    """A version holds the layers of the attempt that went through, and nothing of one that was given up."""
+    states = life_of_a_round()
+    for state in states[:-1]:
+        store.record(state)
+        assert (store.latest_version(), store.version(1)) == (0, None)
+    store.record(states[-1])
+    assert store.latest_version() == 1
+    assert tuple(store.version(1)) == (LayerWeights("a", "wa", "ka"), LayerWeights("b", "wb", ""))
+    assert tuple(store.version(0)) == ()
+    assert store.version(2) is None
+
+
+def test_contributions_stay_known(store):
+    """What counted once is known for good, so that a repeated call can be told from a new one."""
+    for state in life_of_a_round():
+        store.record(state)
+    assert store.contribution(1, 0, 0, "bern") == "b0"
+    assert store.contribution(1, 1, 1, "arosa") == "a2"
+    assert store.contribution(1, 0, 1, "arosa") is None
+    assert store.contributions(1) == {"a0", "b0", "a1", "a2"}
+
+
+def test_blobs_are_needed_as_long_as_something_rests_on_them(store):
+    """A round under way needs its contributions and layers; a version its layers; nothing needs what was given up."""
+    states = life_of_a_round()
+    for state in states[:7]:
+        store.record(state)
+    assert store.needed() == {"a0", "b0", "lost", "lost-kkt"}
+    for state in states[7:]:
+        store.record(state)
+    assert store.needed() == {"wa", "ka", "wb"}
+
+
+def test_a_blob_is_read_by_those_it_concerns(store):
+    """Merged layers are for all, a contribution is for its sender alone."""
+    for state in life_of_a_round():
+        store.record(state)
+    assert store.may_read("bern", "wa")
+    assert store.may_read("bern", "ka")
+    assert store.may_read("bern", "b0")
+    assert not store.may_read("bern", "a0")
+    assert not store.may_read("bern", "unknown")
+
+
+def test_rounds_are_listed_newest_first(store):
+    """All of them, or as many as asked."""
+    for number in (1, 2, 3):
+        store.record(replace(NEW, number=number))
+    assert [each.round.number for each in store.rounds()] == [3, 2, 1]
+    assert [each.round.number for each in store.rounds(2)] == [3, 2]
+
+
+def test_a_token_is_used_as_often_as_it_may_be(store):
+    """Each use counts; an expired or unknown token gives nothing; looking uses nothing up."""
+    store.add_token("hash", "client", 2, 100.0)
+    assert store.token_role("hash", 5.0) == "client"
+    assert [store.use_token("hash", 5.0) for _ in range(3)] == ["client", "client", None]
+    assert store.token_role("hash", 5.0) is None
+    store.add_token("old", "admin", 1, 100.0)
+    assert store.use_token("old", 100.0) is None
+    assert store.use_token("none", 1.0) is None
+
+
+def test_a_client_is_revoked_until_it_enrols_again(store):
+    """Revoking is told whether there was somebody to revoke; a new certificate lifts it."""
+    assert store.client("bern") is None
+    assert not store.revoke("bern", 1.0)
+    store.add_client("bern", "client", "17", 1.0)
+    assert store.revoke("bern", 2.0)
+    assert store.revoke("bern", 3.0)
+    assert (store.client("bern").revoked, store.client("bern").revoked_at) == (True, 2.0)
+    store.add_client("bern", "client", "18", 4.0)
+    assert (store.client("bern").revoked, store.client("bern").serial) == (False, "18")
+    assert [each.id for each in store.clients()] == ["bern"]
+
+
+def test_the_federations_settings_are_fixed_once(store):
+    """Later calls change where the files are, never what the federation is."""
+    assert store.federation() is None
+    store.found("settings", "here")
+    store.found("others", "there")
+    assert store.federation() == ("settings", "there")
+
+
+def test_a_stamp_is_known_until_the_next_one(store):
+    """One value for each thing: that of its last stamp."""
+    store.stamp("model", "s1", "f1")
+    assert store.stamped("model", "s1") == "f1"
+    store.stamp("model", "s2", "f2")
+    assert (store.stamped("model", "s1"), store.stamped("model", "s2")) == (None, "f2")
+
+
+def test_the_migrations_make_the_tables_that_the_code_sees(tmp_path):
+    """Names, columns, types, keys: no difference between the migrated database and the tables in code."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    engine = open_engine(sqlite_url(tmp_path / "db"))
+    migrate(engine)
+    migrate(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+
+
+BROKEN = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "{revision}", {down}
+def upgrade():
+    op.create_table("{revision}", sa.Column("id", sa.Integer))
+    {then}
+"""
+
+
+def test_a_migration_that_fails_leaves_nothing_of_any_step(tmp_path):
+    """All steps are one transaction: tables of the failing step, and of those before it, are not there."""
+    from collabedit.server import migrations
+
+    scripts = tmp_path / "scripts"
+    (scripts / "versions").mkdir(parents=True)
+    (scripts / "env.py").write_text((Path(migrations.__path__[0]) / "env.py").read_text())
+    (scripts / "versions" / "a.py").write_text(BROKEN.format(revision="first", down=None, then="pass"))
+    (scripts / "versions" / "b.py").write_text(
+        BROKEN.format(revision="second", down="'first'", then="op.execute('INSERT INTO nowhere VALUES (1)')")
+    )
+    engine = open_engine(sqlite_url(tmp_path / "db"))
+    with pytest.raises(StateError, match="nowhere"):
+        migrate(engine, migrations=str(scripts))
+    with engine.connect() as connection:
+        assert sqlalchemy.inspect(connection).get_table_names() == []
+
+
+def test_a_database_of_a_newer_release_is_refused(tmp_path):
+    """Its tables are not touched, and the message says what to do."""
+    engine = open_engine(sqlite_url(tmp_path / "db"))
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StateError) as caught:
+        migrate(engine)
+    assert "upgrade" in caught.value.mend
+
+
+def test_a_damaged_database_is_told(tmp_path):
+    """A file that is no database is an error of one line, not a traceback."""
+    (tmp_path / "db").write_bytes(b"not a database at all, but long enough to be looked at" * 40)
+    with pytest.raises(StateError, match="not a database"):
+        migrate(open_engine(sqlite_url(tmp_path / "db")))
+
+
+def test_a_url_of_no_known_database_is_refused():
+    """The flag is named."""
+    with pytest.raises(UsageError, match="--database"):
+        open_engine("nosuch://here")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from collabedit.server.database import *
+from collabedit.server.sql_store import SqlStore
+from collabedit.server.rounds import Round
+engine = open_engine(sqlite_url(Path(sys.argv[1])))
+migrate(engine)
+SqlStore(engine).record(Round(number=1, base_version=0, exchanges=(("a",),), quorum=1, opened=1.0))
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_was_recorded_survives_a_kill(tmp_path):
+    """The round is there although the process died right after."""
+    file = tmp_path / "db"
+    subprocess.run([sys.executable, "-c", KILLED, str(file)], env=os.environ, check=False, timeout=60)
+    assert sqlite3.connect(file).execute("SELECT number FROM rounds").fetchall() == [(1,)]
