@@ -45,11 +45,16 @@ class CovarianceOptions(BaseModel):
 
 
 class Documents:
-    """The lines of a text, blank ones left out; `digest` is the SHA-256 of what has been read so far."""
+    """The lines of a text, blank ones left out.
+
+    digest: SHA-256 of what has been read so far, hexadecimal. read, size: bytes; the size is 0 where it is not known.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._hash = hashlib.sha256()
+        self.read = 0
+        self.size = path.stat().st_size if path.is_file() else 0
 
     @property
     def digest(self) -> str:
@@ -62,6 +67,7 @@ class Documents:
             with source as handle:
                 for line in handle:
                     self._hash.update(line)
+                    self.read += len(line)
                     text = line.decode("utf-8").strip()
                     if text:
                         yield text
@@ -115,9 +121,16 @@ def _measure(
 
     loaded = load_model(folder, device=options.device)
     with Voice().progress("measuring") as tick:
+
+        def on_progress(done: int) -> None:
+            by_tokens = options.tokens and (
+                not documents.size or done / options.tokens > documents.read / documents.size
+            )
+            tick(*((done, options.tokens or 0) if by_tokens else (documents.read, documents.size)))
+
         return measure_covariance(
             loaded, documents, hparams.layers, rewrite_module=hparams.rewrite_module_tmp,
-            max_tokens=options.tokens, length=options.length, on_progress=lambda done: tick(done, options.tokens or 0),
+            max_tokens=options.tokens, length=options.length, on_progress=on_progress,
         )  # fmt: skip
 
 
