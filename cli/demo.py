@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def demo(as_json: bool, **flags: Any) -> None:
     from collabedit.cli.screen import screen
 
     options = load_settings(DemoOptions, flags)
-    with _folder(options.keep) as folder, screen() as listener:
+    with _interruptible(), _folder(options.keep) as folder, screen() as listener:
         from collabedit.experiments.demo import run_demo
 
         threads = max(1, (os.cpu_count() or 1) // PARTIES)
@@ -60,6 +61,20 @@ def demo(as_json: bool, **flags: Any) -> None:
         print_json(found.as_json())
     else:
         _print(found)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does, so that its processes are stopped."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
