@@ -13,7 +13,7 @@ from collabedit.cli.inputs import Inputs, demand_folder_of, open_inputs
 from collabedit.cli.output import say
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.errors import CollabEditError
-from collabedit.common.settings import MergeMethod, WireDtype
+from collabedit.common.settings import MergeMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class MergeOptions(BaseModel):
     )
     hparams: Path | None = Field(default=None, description="MEMIT's JSON file [default: the model folder's]")
     method: MergeMethod = Field(default="collabedit", description="the rule of merging; collabedit is the exact one")
-    dtype: WireDtype | Literal["model"] = Field(
+    dtype: Literal["float32", "float64", "model"] = Field(
         default="float64", description="dtype of the merged weights; model: the model's own, rounded"
     )
     out: Path = Field(description="file to write (safetensors): each weight's full name, [d_out, d_in]")

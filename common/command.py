@@ -48,7 +48,9 @@ def _parameter(annotation: Any) -> dict[str, Any]:
 
 def _help(field: FieldInfo) -> str:
     said = field.description or ""
-    default = field.get_default(call_default_factory=True, validated_data={}) if not field.is_required() else None
+    if field.is_required():
+        return f"{said}  [required]"
+    default = field.get_default(call_default_factory=True, validated_data={})
     shown = default not in (None, False, ()) and not isinstance(default, BaseModel)
     return f"{said}  [default: {default}]" if shown else said
 
