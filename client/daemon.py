@@ -69,6 +69,7 @@ class Daemon:
             if action.act is not Act.WAIT:
                 self._try(lambda action=action: self._steps.do(action), seen)  # type: ignore[misc]
                 self._tell_results()
+                self._end_of_once()
                 continue
             if self._config.once and self._finished(place):
                 return self.result()
@@ -90,6 +91,19 @@ class Daemon:
             self._voice.say(f"{error.what}; trying again")
             self._changes.wait(seen, PAUSE)
 
+    def _end_of_once(self) -> None:
+        """With `--once` a round that left our edits out is the end: the next one is another command's."""
+        if not self._config.once:
+            return
+        if self._steps.refused is not None:
+            raise self._steps.refused
+        lost = self._steps.lost
+        if lost is not None:
+            raise RoundError(
+                f"round {lost.round} ended without our edits: {lost.reason or lost.phase.name.lower()}",
+                mend="they wait in the state folder: run the same command again for the next round",
+            )
+
     def _tell_results(self) -> None:
         """Reports rounds that were just scored, then says so."""
         if self._steps.told:
@@ -107,14 +121,6 @@ class Daemon:
 
     def _finished(self, place: Place) -> bool:
         """With `--once`, where nothing is to be done at present: whether that is all. Raises what is missing."""
-        if self._steps.refused is not None:
-            raise self._steps.refused
-        lost = self._steps.lost
-        if lost is not None:
-            raise RoundError(
-                f"round {lost.round} ended without our edits: {lost.reason or lost.phase.name.lower()}",
-                mend="they wait in the state folder: run the same command again for the next round",
-            )
         if place.round is not None:
             return False
         pending = len(self._state.pending())

@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from collabedit.client.connection import CALL_SECONDS, Connection
-from collabedit.client.snapshot import LayerVersion, Membership, Outcome, Phase, Snapshot, Version
+from collabedit.client.snapshot import LayerVersion, Membership, Outcome, Phase, Snapshot, Version, reasons
 from collabedit.common.errors import MismatchError
 from collabedit.common.settings import PROTOCOL_VERSIONS, FederationSettings
 from collabedit.v1 import federation_pb2 as pb
@@ -131,4 +131,4 @@ class Federation:
             return None
         # A client is shown itself alone.
         status, reason = next(((each.status, each.reason) for each in record.members), (Membership.ABSENT.value, ""))
-        return Outcome(round_, Phase(record.phase), Membership(status), record.version, reason or record.reason)
+        return Outcome(round_, Phase(record.phase), Membership(status), record.version, reasons(record.reason, reason))

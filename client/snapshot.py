@@ -83,6 +83,11 @@ class Snapshot:
         return self.latest_version if self.ended else self.base_version
 
 
+def reasons(*given: str) -> str:
+    """Why a round ended and why it ended for us, in one line, each said once."""
+    return "; ".join(dict.fromkeys(each for each in given if each))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a round ended for this client."""

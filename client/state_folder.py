@@ -1,6 +1,6 @@
 """The client's state folder: one process at a time, and a fixed place for everything in it.
 
-pki/…           made by `collab pki enrol`      outbox/<digest>   contributions written, by content
+credentials/…   made by `collab pki enrol`      outbox/<digest>   contributions written, by content
 ledger.sqlite   edits, rounds, our place        blobs/<digest>    weights downloaded, by content
 targets/…       z vectors                       covariance/…      the federation's, where it was fetched
 lock            held while a client runs

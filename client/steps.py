@@ -14,7 +14,7 @@ from collabedit.client.metrics import score
 from collabedit.client.model_version import VersionedModel
 from collabedit.client.news import News
 from collabedit.client.report import by_round, means, published_line, verdict
-from collabedit.client.snapshot import Membership, Outcome
+from collabedit.client.snapshot import Membership, Outcome, reasons
 from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder, prune
 from collabedit.client.targets import Targets
@@ -137,7 +137,7 @@ class Steps:
         if now.round != round_:
             outcome = self._federation.outcome(round_)
         else:
-            outcome = Outcome(round_, now.phase, now.member, now.latest_version, now.member_reason or now.reason)
+            outcome = Outcome(round_, now.phase, now.member, now.latest_version, reasons(now.reason, now.member_reason))
         return outcome if outcome and outcome.member is not Membership.ABSENT else None
 
     def _restart(self, attempt: int) -> None:

@@ -47,6 +47,7 @@ def test_once_prints_one_object_with_a_verdict_for_each_edit(told) -> None:
             assert 0 <= row["scores"]["ES"] <= 1
 
 
+@pytest.mark.slow
 def test_killed_clients_come_back_and_the_weights_are_the_same(host, told, tools, tmp_path: Path) -> None:
     """SIGKILL in the search for z, and again between the layers: the same command leads to the same bits."""
     _, address = host.server("--quorum", "3", "--entry-window", "0")
