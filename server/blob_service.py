@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 import grpc
@@ -114,9 +114,10 @@ class BlobService(rpc.BlobsServicer):
             if request.offset > size:
                 raise OffsetGapError(f"blob {request.digest}: offset {request.offset} lies beyond its {size} bytes")
             with path.open("rb", buffering=0) as handle:
-                async for reply in self._read_ahead(handle, request.offset, size):
-                    self._on_bytes(who.client_id)
-                    yield reply
+                async with aclosing(self._read_ahead(handle, request.offset, size)) as replies:
+                    async for reply in replies:
+                        self._on_bytes(who.client_id)
+                        yield reply
 
     async def _take_all(
         self, writer: Writer, first: pb.WriteRequest, rest: AsyncIterator[pb.WriteRequest], client_id: str
@@ -134,7 +135,7 @@ class BlobService(rpc.BlobsServicer):
             await asyncio.wait([writing])
         return await self._on_disk(writer.finish)
 
-    async def _read_ahead(self, handle: BinaryIO, offset: int, size: int) -> AsyncIterator[pb.ReadReply]:
+    async def _read_ahead(self, handle: BinaryIO, offset: int, size: int) -> AsyncGenerator[pb.ReadReply, None]:
         """Chunks from `offset` to `size`, at least one; the next is read while the last one travels."""
         reading = self._submit(_read_chunk, handle, offset)
         try:

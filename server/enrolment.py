@@ -77,6 +77,13 @@ class TokenRefusedError(EnrolmentRefusedError):
         )
 
 
+class RevokedError(EnrolmentRefusedError):
+    """The certificate asked for again has been revoked."""
+
+    status = grpc.StatusCode.PERMISSION_DENIED
+    name = "revoked"
+
+
 class NameTakenError(EnrolmentRefusedError):
     """Another key goes by this name."""
 
@@ -114,7 +121,7 @@ class Registrar:
         self._folder = authority.folder / ISSUED_FOLDER
 
     def enrol(self, token: str, request: pki.Request) -> bytes:
-        """The certificate, PEM. Raises TokenRefusedError, NameTakenError, EnrolmentRefusedError."""
+        """The certificate, PEM. Raises TokenRefusedError, NameTakenError, RevokedError."""
         now, hash_ = self._clock(), hash_token(token)
         known, held = self._members.client(request.client_id), self._held(request.client_id)
         if held and held.token == hash_ and held.is_for(request):
@@ -134,7 +141,9 @@ class Registrar:
     def _again(self, client_id: str, held: Issued, known: KnownClient | None, now: datetime) -> bytes:
         """The certificate that the same request got before; finishes what a kill may have left undone."""
         if known is not None and known.revoked:
-            raise EnrolmentRefusedError(f"{client_id} has been revoked", mend="ask for a new token, and make a new key")
+            raise RevokedError(
+                f"the certificate of {client_id} has been revoked", mend="enrol with a new token in a new --state"
+            )
         if known is None or known.serial != held.serial:
             _, role = pki.identity_of(pki.load_certificate(held.certificate_pem))
             self._members.add_client(client_id, role, held.serial, now.timestamp())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol
@@ -131,9 +132,10 @@ class Gate(grpc.aio.ServerInterceptor):
         async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
             who = await self._admit(context, method)
             _CALLER.set(who)
-            replies = inner(self._watched(request, context, who), context)
-            async for reply in self._watched(replies, context, who):
-                yield reply
+            answers = inner(self._watched(request, context, who), context)
+            async with aclosing(answers), aclosing(self._rechecking(answers, context, who)) as replies:
+                async for reply in replies:
+                    yield reply
 
         return guarded
 
@@ -141,7 +143,7 @@ class Gate(grpc.aio.ServerInterceptor):
         """A stream that ends within seconds of its client's revocation; a single message as it is."""
         return self._rechecking(messages, context, who) if hasattr(messages, "__aiter__") else messages
 
-    async def _rechecking(self, messages: AsyncIterator[Any], context: Any, who: Caller) -> AsyncIterator[Any]:
+    async def _rechecking(self, messages: AsyncIterator[Any], context: Any, who: Caller) -> AsyncGenerator[Any, None]:
         due = time.monotonic() + RECHECK_SECONDS
         async for message in messages:
             if time.monotonic() >= due:
