@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import BaseModel, ConfigDict, Field
 
 from collabedit.cli.output import print_table
-from collabedit.common.command import print_json
+from collabedit.cli.remote import RemoteOptions, open_connection
+from collabedit.common.command import load_settings, options_of, print_json
+from collabedit.common.errors import UsageError
 
 if TYPE_CHECKING:
+    from collabedit.experiments.baselines import Row
     from collabedit.experiments.shape import Shape
+
+COLUMNS = ["method", "ES", "PS", "NS", "Score", "distance"]
+
+
+class FederationOptions(BaseModel):
+    """The flags of `collab experiment federation`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    parties: Path = Field(description="folder that holds each party's state folder, as PARTY/state")
+    model: str = Field(default="atlas", description="the federation's model")
+    server: str | None = Field(default=None, description="host:port [default: $COLLAB_SERVER, the enrolment's]")
 
 
 @click.group("experiment")
@@ -21,6 +39,7 @@ def experiment() -> None:
     Examples:
       collab experiment shape
       collab experiment shape --parties 3 --json
+      collab experiment federation --parties ./parties
     """
 
 
@@ -50,9 +69,46 @@ def shape(model: str, parties: str, edits_per_party: int | None, as_json: bool) 
         _print(found)
 
 
+@experiment.command("federation")
+@options_of(FederationOptions)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def federation(as_json: bool, **flags: Any) -> None:
+    """What a live federation's rounds did, beside other ways of merging the same edits; for simulations.
+
+    Each party's state folder must lie in the folder given, as PARTY/state. The server is asked with the first party's
+    credentials.
+
+    \b
+    Example:
+      collab experiment federation --parties ./parties --model atlas
+    """
+    import tempfile
+
+    from collabedit.cli.screen import screen
+    from collabedit.common.model_folder import find_model
+    from collabedit.experiments.replay import replay
+
+    options = load_settings(FederationOptions, flags)
+    states = sorted(options.parties.glob("*/state"))
+    if not states:
+        raise UsageError(f"{options.parties}: no PARTY/state in it", mend="give the folder that holds the parties")
+    remote = RemoteOptions(server=options.server, state=states[0])
+    with tempfile.TemporaryDirectory() as scratch, screen() as listener, open_connection(remote) as connection:
+        found = replay(connection, find_model(options.model), options.parties, Path(scratch), listener)
+    if as_json:
+        print_json({"experiment": "federation", "rounds": [each.as_json() for each in found]})
+        return
+    for each in found:
+        click.echo(f"\nRound {each.round}: {len(each.parties)} parties ({', '.join(each.parties)}), {each.edits} edits")
+        _print_rows(each.rows)
+
+
+def _print_rows(rows: Sequence[Row]) -> None:
+    print_table(COLUMNS, [[row.method, *row.scores.row().values(), row.distance] for row in rows])
+
+
 def _print(found: Shape) -> None:
-    rows = [[row.method, *row.scores.row().values(), row.distance] for row in found.rows]
-    print_table(["method", "ES", "PS", "NS", "Score", "distance"], rows)
+    _print_rows(found.rows)
     click.echo(
         f"\n{found.parties} parties, {found.edits} edits on {found.model}, {found.seconds:.0f} s."
         "\nThe z vectors were found once, in one party's batches, and are the same in all rows."
