@@ -11,7 +11,7 @@ from torch import Tensor
 
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import Row, key_rows
-from collabedit.client.passes import groups, inputs_of, only_blocks, output_of, pad, run_base
+from collabedit.client.passes import Extent, groups, inputs_of, only_blocks, output_of, pad, run_base
 from collabedit.common.edits import Edit
 from collabedit.common.hparams import HyperParameters
 
@@ -63,8 +63,7 @@ def measure_layers(
     sizes = [len(group) for group in templates]
     keys: dict[int, list[Tensor]] = {layer: [torch.empty(0)] * len(edits) for layer in layers}
     states: list[Tensor] = [torch.empty(0)] * len(edits)
-    lengths = [max(len(row.ids) for row in plan) for plan in plans]
-    for members in groups(lengths, [len(plan) for plan in plans], batch or 0):
+    for members in groups([Extent.of(plan) for plan in plans], batch or 0):
         inputs, output = _pass(loaded, [row for member in members for row in plans[member]], hparams, layers)
         for number, member in enumerate(members):
             rows = slice(number * sum(sizes), (number + 1) * sum(sizes))

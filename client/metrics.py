@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import Row, answer_row, join, tokenise
-from collabedit.client.passes import groups, logits_at, pad
+from collabedit.client.passes import Extent, groups, logits_at, pad
 from collabedit.common.edits import Edit
 
 TOKENS = 4096  # padded tokens of a pass
@@ -114,7 +114,7 @@ def answer(
         for (prompt, _), tokens in zip(unique, tokenise(loaded, [join(*pair) for pair in unique]), strict=True)
     ]
     found: dict[tuple[str, str], Answer] = {}
-    for members in groups([len(row.ids) for row in rows], [1] * len(rows), batch):
+    for members in groups([Extent.of([row]) for row in rows], batch):
         for member, each in zip(members, _forced(loaded, [rows[member] for member in members]), strict=True):
             found[unique[member]] = each
         if on_progress is not None:

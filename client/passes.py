@@ -135,20 +135,34 @@ def run_base(loaded: LoadedModel, padded: Padded) -> Tensor:
     return states
 
 
-def groups(costs: Sequence[int], rows: Sequence[int], budget: int) -> list[list[int]]:
-    """Splits items into batches of at most `budget` padded tokens, items of like length together; one item at least.
+@dataclass(frozen=True)
+class Extent:
+    """What one item's rows need: their number, and the columns before the aligned one and from there on."""
 
-    costs[i]: columns of item i; rows[i]: its number of rows. The order within and of the batches is fixed by the
-    lengths and the items' order.
+    rows: int
+    before: int
+    after: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Extent:
+        """The extent of rows that stay together."""
+        return cls(len(rows), max(row.subject for row in rows), max(len(row.ids) - row.subject for row in rows))
+
+
+def groups(extents: Sequence[Extent], budget: int) -> list[list[int]]:
+    """Splits items into batches of at most `budget` padded tokens, one item at least; items of like length together.
+
+    The batches, their order and the order in them are fixed by the extents and the items' order.
     """
-    order = sorted(range(len(costs)), key=lambda index: (costs[index], index))
+    order = sorted(range(len(extents)), key=lambda index: (extents[index].after, extents[index].before, index))
     batches: list[list[int]] = []
-    taken = 0
+    now = Extent(0, 0, 0)
     for index in order:
-        count = taken + rows[index]
-        if not batches or count * costs[index] > budget:
+        item = extents[index]
+        wider = Extent(now.rows + item.rows, max(now.before, item.before), max(now.after, item.after))
+        if not batches or wider.rows * (wider.before + wider.after) > budget:
             batches.append([])
-            count = rows[index]
+            wider = item
         batches[-1].append(index)
-        taken = count
+        now = wider
     return batches

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import drift_row, rewriting_rows
-from collabedit.client.passes import groups
+from collabedit.client.passes import Extent, groups
 from collabedit.client.search import Found, Plan, search
 from collabedit.client.weights import weights_digest
 from collabedit.common.edits import Edit
@@ -149,8 +149,7 @@ def find_targets(
     progress.add(most * reused)
     missing = [index for index in range(len(edits)) if index not in found]
     plans = [Plan(rewriting_rows(loaded, edits[i], templates), drift_row(loaded, edits[i])) for i in missing]
-    widths = [max(row.subject for row in p.rows) + max(len(row.ids) - row.subject for row in p.rows) for p in plans]
-    for members in groups(widths, [len(plan.rows) for plan in plans], batch):
+    for members in groups([Extent.of(plan.rows) for plan in plans], batch):
 
         def keep(number: int, result: Found, members: list[int] = members) -> None:
             index = missing[members[number]]
