@@ -67,15 +67,17 @@ class Bars:
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
+        one_line, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[said]}"),
+            TextColumn("{task.description}", table_column=one_line),
+            BarColumn(16),
+            MofNCompleteColumn(table_column=one_line),
+            TextColumn("{task.fields[said]}", table_column=rest),
         )
         console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        self._progress = Progress(*columns, console=console)
+        self._progress = Progress(*columns, console=console, expand=True, refresh_per_second=4)
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Bars:
@@ -91,7 +93,7 @@ class Bars:
 
     def party(self, state: PartyState) -> None:
         """A party's client came further."""
-        self._show(f"{state.name}: z", state.found, state.edits, f"layers {state.layers}: {state.said}")
+        self._show(f"{state.name}: z", state.found, state.edits, state.said)
 
     def tick(self, what: str, done: int, total: int) -> None:
         """A long step came further."""
