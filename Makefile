@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-.PHONY: help venv demo test test-fast lint fmt types proto proto-check wheel-test atlas compose-test clean
+.PHONY: help venv demo test test-fast lint fmt types docs proto proto-check wheel-test atlas compose-test clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ types: venv $(VENV)/tree
 fmt: venv ## Formats and fixes what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: venv ## Writes the reference pages that are drawn from the code
+	$(BIN)/python -m collabedit.cli.reference docs/reference
 
 proto: venv ## Regenerates the protocol's Python from proto/
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto \

@@ -52,7 +52,7 @@ def _help(field: FieldInfo) -> str:
         return f"{said}  [required]"
     default = field.get_default(call_default_factory=True, validated_data={})
     shown = default not in (None, False, ()) and not isinstance(default, BaseModel)
-    return f"{said}  [default: {default}]" if shown else said
+    return f"{said}  [default: {str(default).replace(str(Path.home()), '~')}]" if shown else said
 
 
 def options_of(model: type[BaseModel], *, leave_out: Sequence[str] = ()) -> Callable[[Function], Function]:
