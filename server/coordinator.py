@@ -7,6 +7,7 @@ from there: a round that was merging is merged again, to the same bits.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -164,8 +165,12 @@ class Coordinator:
             if counted == digest:
                 return self._view_of(number)
         if decide(now, self._clock()) is not None:
+            self._heard[client] = math.inf  # its contribution is being looked at: it waits for the server
             checking = partial(self._merges.check, now, client, digest)
-            await asyncio.get_running_loop().run_in_executor(self._checking, checking)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._checking, checking)
+            finally:
+                self.seen(client)
             await self._change(decide)
         return self._view_of(number)
 

@@ -73,6 +73,7 @@ class Party:
 
     def __init__(self, client: str, address: str, folder: Path) -> None:
         self.client = client
+        self.address = address
         self.folder = folder
         self.channel = grpc.insecure_channel(address)
         self.metadata = (("x-client-id", client),)
@@ -133,6 +134,10 @@ class Party:
         file = self.folder / f"{self.client}-{state.layer}.safetensors"
         write_contribution(file, updates, Metadata(**{**said, **changes}))
         return file.read_bytes()
+
+    def factored(self, layer: int) -> Factored:
+        """What the party uploads for a layer."""
+        return factored(self.client, layer)
 
     def enter(self) -> pb.RoundState:
         state = self.join().round
@@ -211,6 +216,14 @@ class Server:
     def run(self) -> subprocess.CompletedProcess:
         """Runs the command to its end: for starts that are refused."""
         return subprocess.run(self.command(), capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory, model):
+    """One server for the tests of a file that leave it as they found it."""
+    server = Server(tmp_path_factory.mktemp("shared") / "state", model, ("--entry-window", "0")).start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture

@@ -33,3 +33,99 @@ def test_a_round_publishes_what_one_party_with_all_edits_would_have_computed(
     for weight, tensor in merged.items():
         assert tensor.dtype == torch.float32
         torch.testing.assert_close(tensor.double(), expected[weight], rtol=0, atol=2e-6)
+
+
+def last_round(party) -> pb.RoundRecord:
+    """The newest round that has ended, as the party is told of it."""
+    rounds = party.operations.ListRounds(pb.ListRoundsRequest()).rounds
+    return next(each for each in rounds if each.ended_ms)
+
+
+def test_a_round_without_a_quorum_tells_each_party_why(servers, parties):
+    """At the deadline: the late are told that they were late, the others that there were too few."""
+    server = servers("--quorum", "3").start()
+    gave, late = parties(server, "arosa", "bern")
+    late.enter()
+    state = gave.contribute(gave.enter())
+    server.stop()
+    server.flags += ("--round-deadline", "0.1")
+    server.start()
+    state = gave.finish(state)
+    assert (state.phase, state.reason) == (pb.PHASE_NO_QUORUM, "no quorum: 1 of 3")
+    assert (state.member, state.member_reason) == (pb.MEMBER_STATUS_OUT, "no quorum: 1 of 3")
+    told = last_round(late)
+    assert [(each.client_id, each.reason) for each in told.members] == [("bern", "late")]
+    assert gave.wait(state, lambda now: now.round == 2).phase == pb.PHASE_OPEN
+
+
+def test_a_silent_client_is_lost(servers, parties):
+    """One that entered and is not heard of any more is out, with the reason; others see the round go on without it."""
+    silent, admin = parties(servers("--liveness", "0.5").start(), "arosa", "admin")
+    silent.enter()
+    state = admin.join().round
+    assert admin.wait(state, lambda now: now.members == 0).phase == pb.PHASE_OPEN
+    (member,) = admin.operations.ListRounds(pb.ListRoundsRequest()).rounds[0].members
+    assert (member.client_id, member.status, member.reason) == ("arosa", pb.MEMBER_STATUS_OUT, "not heard of for 0.5 s")
+
+
+def test_a_client_lost_between_layers_is_left_out_of_the_round(servers, parties, model, expected):
+    """The others start again without it, and the weights are those of the others alone."""
+    server = servers("--quorum", "2").start()
+    members = parties(server, "arosa", "bern", "chur")
+    lost, *others = members
+    states = [each.contribute(state) for each, state in [(each, each.enter()) for each in members]]
+    states = [each.wait(state, lambda now: now.layer == 1) for each, state in zip(members, states, strict=True)]
+    states[1] = others[0].contribute(states[1])
+    lost.federation.Leave(pb.LeaveRequest(round=1, reason="power cut"))
+    states = [each.wait(state, lambda now: now.attempt == 1) for each, state in zip(members, states, strict=True)]
+    assert {(each.layer, len(each.merged), each.contributed) for each in states} == {(0, 0, 0)}
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(lambda pair: pair[0].finish(pair[1]), zip(others, states[1:], strict=True)))
+    assert {(each.phase, each.attempt) for each in ends} == {(pb.PHASE_PUBLISHED, 1)}
+    assert [(each.status, each.reason) for each in last_round(lost).members] == [(pb.MEMBER_STATUS_OUT, "power cut")]
+    for weight, tensor in expected(model, ["bern", "chur"]).items():
+        torch.testing.assert_close(others[0].weights(1)[weight].double(), tensor, rtol=0, atol=2e-6)
+
+
+def test_the_second_round_stands_on_the_first(servers, parties):
+    """Base version, version list and accumulated covariance go on from round to round."""
+    server = servers().start()
+    (party,) = parties(server, "bern")
+    for number in (1, 2):
+        state = party.enter()
+        assert (state.round, state.base_version) == (number, number - 1)
+        assert party.finish(state).phase == pb.PHASE_PUBLISHED
+    latest = party.federation.GetVersion(pb.GetVersionRequest(latest=True))
+    assert latest.version == 2
+    ranks = []
+    for number in (1, 2):
+        layer = party.federation.GetVersion(pb.GetVersionRequest(version=number)).layers[0]
+        ranks.append(party.download(layer.kkt_digest)[f"{layer.weight}.kkt_factor"])
+    first, second = (each @ each.T for each in ranks)
+    torch.testing.assert_close(second, 2 * first)
+    assert party.federation.GetVersion(pb.GetVersionRequest(version=0)).layers == []
+
+
+def test_a_layer_that_cannot_be_merged_is_named(servers, parties, model, tmp_path):
+    """A covariance that is not positive definite aborts the round; the reason names layer and pivot."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    bent = shutil.copytree(model, tmp_path / "bent")
+    covariance = load_file(bent / "covariance.safetensors")
+    name = "transformer.h.0.mlp.c_proj.weight.covariance"
+    covariance[name] = covariance[name] - 100 * torch.eye(len(covariance[name]), dtype=torch.float64)
+    save_file(covariance, bent / "covariance.safetensors")
+    (party,) = parties(servers(of=bent).start(), "bern")
+    state = party.finish(party.enter())
+    assert state.phase == pb.PHASE_ABORTED
+    assert "transformer.h.0.mlp.c_proj.weight is not positive definite: its smallest pivot is" in state.reason
+
+
+@pytest.mark.parametrize("method", ["simple-average", "task-arithmetic", "ties"])
+def test_other_methods_merge_too(servers, parties, method):
+    """The federation's method is what its rounds merge with."""
+    server = servers("--method", method, "--schedule", "one-shot", "--quorum", "2").start()
+    ends = whole_round(parties(server, "arosa", "bern"))
+    assert {each.phase for each in ends} == {pb.PHASE_PUBLISHED}

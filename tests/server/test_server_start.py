@@ -1,0 +1,201 @@
+"""Starting and stopping the server: what it says, what it refuses, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from collabedit.server.main import server as command
+
+
+def start(*flags: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs `collab-server` to its end: for starts that are refused, and for `--check`."""
+    full = [sys.executable, "-m", "collabedit.server.main", *flags]
+    return subprocess.run(
+        full, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
+    )
+
+
+def refused(done: subprocess.CompletedProcess) -> tuple[int, str]:
+    """Exit code and the lines told; never a traceback."""
+    assert "Traceback" not in done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "Error: ", "  "))]
+    return done.returncode, "\n".join(told)
+
+
+@pytest.mark.wheel
+def test_help_shows_examples_and_every_setting():
+    """`--help` names each setting with its default."""
+    told = CliRunner().invoke(command, ["--help"])
+    assert told.exit_code == 0
+    for text in ("Examples:", "--quorum", "--schedule", "--entry-window", "[default:"):
+        assert text in told.output
+
+
+def test_help_imports_nothing_heavy():
+    """What only a running server needs is not imported for `--help`, nor torch for a server that waits."""
+    light = "import sys, collabedit.server.main; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", light], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "sqlalchemy", "alembic", "grpc", "numpy"} & set(told)
+    idle = "import sys, collabedit.server.process, collabedit.server.federation; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", idle], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers"} & set(told)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "said"),
+    [
+        (["--quorum", "0"], 2, "--quorum"),
+        (["--entry-window", "soon"], 2, "--entry-window"),
+        (["--listen", "here"], 2, "--listen here: not host:port"),
+        (["--insecure", "--listen", "0.0.0.0:1"], 2, "plaintext stays on this host"),
+        (["--config", "/nowhere.toml"], 2, "/nowhere.toml"),
+        (["--model", "no-such-model"], 4, 'no model "no-such-model"'),
+        (["--state", "/dev/null/state"], 10, "/dev/null/state"),
+        (["--database", "nosuch://here"], 2, "--database"),
+        (["--check"], 7, "no server is running on this state"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(flags, code, said, tmp_path):
+    """The exit code tells the kind, the line the thing and the mend."""
+    base = [] if "--state" in flags else ["--state", str(tmp_path / "state")]
+    ports = [] if "--listen" in flags else ["--listen", "localhost:0"]
+    told, line = refused(start(*base, *ports, "--enrol-listen", "localhost:0", *flags))
+    assert told == code
+    assert said in line
+
+
+def test_unknown_keys_of_the_file_are_errors(tmp_path):
+    """A typo in the TOML is told by name; a flag overrides the file."""
+    file = tmp_path / "server.toml"
+    file.write_text('quorom = 3\nmodel = "atlas"\n')
+    code, line = refused(start("--config", str(file), "--state", str(tmp_path / "state")))
+    assert (code, "quorom" in line) == (2, True)
+
+
+def test_a_port_in_use_is_told_with_the_mend(tmp_path, model):
+    """Exit code 9, the port, and a flag to take another."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, line = refused(
+            start("--state", str(tmp_path / "s"), "--model", str(model), "--listen", f"localhost:{port}")
+        )
+    assert code == 9
+    assert f"port {port} on localhost is in use" in line
+    assert "--listen localhost:" in line
+
+
+def test_one_state_has_one_server(servers):
+    """A second server on the state is refused, `--check` finds the first, and the first is undisturbed."""
+    first = servers().start()
+    second = servers()
+    second.port = 0
+    code, line = refused(second.run())
+    assert (code, "another server is running on this state" in line) == (10, True)
+    assert start("--check", "--state", str(first.state)).returncode == 0
+    assert first.stop() == 0
+    assert start("--check", "--state", str(first.state)).returncode == 7
+
+
+def test_a_killed_server_does_not_answer_the_check(servers):
+    """What it noted of itself is still there; asking it tells."""
+    server = servers().start()
+    server.kill()
+    code, line = refused(start("--check", "--state", str(server.state)))
+    assert (code, "does not answer" in line) == (7, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--schedule", "one-shot"], "--schedule one-shot: the federation was founded with layer-sync"),
+        (["--beta1", "0"], "--beta1 0.0: the federation was founded with 1.0"),
+        (["--min-edits", "9"], "--min-edits 9: the federation was founded with 8"),
+    ],
+)
+def test_a_federations_settings_are_fixed(founded, flags, said):
+    """A later start with another value is refused by the setting's name."""
+    code, line = refused(start("--insecure", "--state", str(founded), "--listen", "localhost:0", *flags))
+    assert (code, said in line) == (6, True), line
+
+
+def test_another_model_is_refused(founded, model, tmp_path):
+    """Other weights under any name: the fingerprints differ, and the setting is named."""
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    (other / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 2, "changed": True}))
+    flags = ("--insecure", "--state", str(founded), "--listen", "localhost:0", "--model", str(other))
+    code, line = refused(start(*flags))
+    assert (code, f"--model {other}: its fingerprint is sha256:" in line) == (6, True), line
+
+
+@pytest.fixture(scope="module")
+def founded(tmp_path_factory, model):
+    """The state of a federation that was founded and stopped."""
+    state = tmp_path_factory.mktemp("founded") / "state"
+    flags = ["--insecure", "--state", str(state), "--model", str(model), "--listen", "localhost:0"]
+    full = [sys.executable, "-m", "collabedit.server.main", *flags]
+    with subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout.readline().startswith("listening on localhost:")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    return state
+
+
+def test_a_damaged_state_is_told(founded, tmp_path):
+    """A database that is none: exit code 10 and one line."""
+    state = Path(shutil.copytree(founded, tmp_path / "damaged"))
+    for file in state.glob("rounds.sqlite*"):
+        file.unlink()
+    (state / "rounds.sqlite").write_bytes(b"something else entirely" * 100)
+    code, line = refused(start("--insecure", "--state", str(state), "--listen", "localhost:0"))
+    assert (code, "file is not a database" in line) == (10, True)
+
+
+@pytest.mark.parametrize(
+    ("missing", "code", "said"),
+    [
+        ("hparams.json", 2, "brings no hyperparameters"),
+        ("covariance.safetensors", 2, "brings no covariance"),
+        ("model.safetensors", 4, "no model.safetensors"),
+    ],
+)
+def test_a_model_folder_that_lacks_something_is_told(model, tmp_path, missing, code, said):
+    """What is missing, and the flag that gives it."""
+    folder = Path(shutil.copytree(model, tmp_path / "partial"))
+    (folder / missing).unlink()
+    flags = ("--insecure", "--state", str(tmp_path / "s"), "--listen", "localhost:0", "--model", str(folder))
+    assert (told := refused(start(*flags)))[0] == code
+    assert said in told[1]
+
+
+FAILING = """
+import structlog
+from collabedit.server.logs import log_to_stderr
+log_to_stderr("{form}")
+def fails(secret):
+    raise ValueError("told")
+try:
+    fails("k" + "ey")
+except ValueError:
+    structlog.get_logger().exception("failed")
+"""
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_the_log_shows_no_values(form):
+    """A mistake is logged with its traceback, without the values of variables: they may hold contributions."""
+    full = [sys.executable, "-c", FAILING.format(form=form)]
+    told = subprocess.run(full, capture_output=True, text=True, check=True).stderr
+    assert "ValueError: told" in told
+    assert "key" not in told
