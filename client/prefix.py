@@ -73,11 +73,12 @@ class Prefix:
         below = [_FrozenLayer(absent, absent)] * (self.z_layer + 1)
         return Cache(layers=below + [_FrozenLayer(*pair) for pair in zip(self.keys, self.values, strict=True)])
 
-    def logits(self, loaded: LoadedModel, states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits [n, vocabulary] at n positions, where the z layer's output is `states` ([rows, columns, d_model])."""
+    def logits(self, loaded: LoadedModel, delta: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Logits [n, vocabulary] at n positions, with `delta` [rows, d_model] added to the states of column 0."""
+        moved = torch.cat([self.states[:, :1] + delta.to(self.states.dtype).unsqueeze(1), self.states[:, 1:]], dim=1)
         cache = self._cache()
-        mask = self.mask if cache is not None else self.mask[:, -states.shape[1] :]
-        with only_blocks(loaded, self.z_layer + 1, self.loss_layer, states), logits_at(loaded, rows, columns):
+        mask = self.mask if cache is not None else self.mask[:, -moved.shape[1] :]
+        with only_blocks(loaded, self.z_layer + 1, self.loss_layer, moved), logits_at(loaded, rows, columns):
             output = loaded.model(
                 inputs_embeds=self.states,
                 attention_mask=mask,

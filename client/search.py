@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -21,15 +21,10 @@ ABSENT: Final = -1  # stands in the table of labels where a row has fewer than t
 
 @dataclass(frozen=True)
 class Plan:
-    """One edit's rows: one a template, the bare prompt first, then the one that the KL term reads."""
+    """One edit's rows: one a template, the bare prompt first; and the one that the KL term reads at its last token."""
 
     rewriting: tuple[Row, ...]
     drift: Row
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """All rows, in the order in which they are run."""
-        return (*self.rewriting, self.drift)
 
 
 @dataclass(frozen=True)
@@ -43,13 +38,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Problem:
-    """The loss of n edits as a function of δ [n, d_model]; edit e's rows are e·width … (e+1)·width − 1.
+    """The loss of n edits as a function of δ [n, d_model]; edit e's rewriting rows are e·width … (e+1)·width − 1.
 
     labels: [n·width, longest target], ABSENT behind each row's last; first: [n·width], the column whose logits predict
-    the first label; p0: [n, vocabulary], log-probabilities at the KL row's last column for δ = 0.
+    the first label; drift: the KL rows, one an edit, of one column; p0: [n, vocabulary], log-probabilities at them for
+    δ = 0, None before they are known.
     """
 
-    prefix: Prefix
+    rewriting: Prefix
+    drift: Prefix
     labels: Tensor
     first: Tensor
     width: int
@@ -58,56 +55,61 @@ class Problem:
     @property
     def undisturbed(self) -> Tensor:
         """h0: [n, d_model], of each edit's first row."""
-        return self.prefix.states[:: self.width, 0]
+        return self.rewriting.states[:: self.width, 0]
 
     def only(self, edits: Tensor) -> Problem:
         """The problem of some of the edits, by their numbers."""
         rows = (edits[:, None] * self.width + torch.arange(self.width, device=edits.device)).flatten()
         p0 = None if self.p0 is None else self.p0[edits]
-        return Problem(self.prefix.only(rows), self.labels[rows], self.first[rows], self.width, p0)
+        return Problem(
+            self.rewriting.only(rows), self.drift.only(edits), self.labels[rows], self.first[rows], self.width, p0
+        )
 
-    def terms(self, loaded: LoadedModel, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """NLL [n] (mean over templates of the mean over the target's tokens), and log-probabilities at the KL rows."""
-        states = self.prefix.states
-        spread = delta.to(states.dtype).unsqueeze(1).expand(-1, self.width, -1).reshape(len(states), 1, -1)
-        moved = torch.cat([states[:, :1] + spread, states[:, 1:]], dim=1)
+    def nll(self, loaded: LoadedModel, delta: Tensor) -> Tensor:
+        """[n]: mean over templates of the mean over the target's tokens."""
         rows, order = torch.nonzero(self.labels != ABSENT, as_tuple=True)
-        drift = torch.arange(self.width - 1, len(states), self.width, device=states.device)
-        logits = self.prefix.logits(
-            loaded, moved, torch.cat([rows, drift]), torch.cat([self.first[rows] + order, torch.zeros_like(drift)])
-        ).to(delta.dtype)
-        each = functional.cross_entropy(logits[: len(rows)], self.labels[rows, order], reduction="none")
+        spread = delta.unsqueeze(1).expand(-1, self.width, -1).reshape(len(self.labels), -1)
+        logits = self.rewriting.logits(loaded, spread, rows, self.first[rows] + order).to(delta.dtype)
+        each = functional.cross_entropy(logits, self.labels[rows, order], reduction="none")
         table = torch.zeros(self.labels.shape, dtype=delta.dtype, device=delta.device)
         table = table.index_put((rows, order), each)
-        counts = (self.labels != ABSENT).sum(1).clamp(min=1)
-        nll = (table.sum(1) / counts).reshape(-1, self.width)[:, :-1].mean(1)
-        return nll, logits[len(rows) :].log_softmax(-1)
+        rates: Tensor = table.sum(1) / (self.labels != ABSENT).sum(1)
+        return rates.reshape(-1, self.width).mean(1)
 
-    def loss(self, loaded: LoadedModel, delta: Tensor, hparams: HyperParameters) -> tuple[Tensor, Tensor]:
-        """Loss [n] at δ, and p0. Where p0 is not known yet, δ must be 0."""
-        nll, p = self.terms(loaded, delta)
-        p0 = p.detach() if self.p0 is None else self.p0
-        drift = (p0.exp() * (p0 - p)).sum(-1)
+    def drifted(self, loaded: LoadedModel, delta: Tensor) -> Tensor:
+        """[n, vocabulary]: log-probabilities at the KL rows."""
+        rows = torch.arange(len(delta), device=delta.device)
+        return self.drift.logits(loaded, delta, rows, torch.zeros_like(rows)).to(delta.dtype).log_softmax(-1)
+
+    def loss(self, loaded: LoadedModel, delta: Tensor, hparams: HyperParameters) -> Tensor:
+        """[n]: NLL + kl_factor · KL(p₀‖p) + wd · ‖δ‖/‖h0‖². Raises ValueError before p0 is known."""
+        if self.p0 is None:
+            raise ValueError("p0 is not known yet")
+        drift = (self.p0.exp() * (self.p0 - self.drifted(loaded, delta))).sum(-1)
         size = self.undisturbed.to(delta.dtype).norm(dim=-1)
         decay = delta.norm(dim=-1) / size.square()
-        return nll + hparams.kl_factor * drift + hparams.v_weight_decay * decay, p0
+        return self.nll(loaded, delta) + hparams.kl_factor * drift + hparams.v_weight_decay * decay
 
 
+@torch.no_grad()
 def pose(loaded: LoadedModel, plans: Sequence[Plan], hparams: HyperParameters) -> Problem:
-    """Runs the full pass over the rows of all plans and lays out their labels."""
-    rows = [row for plan in plans for row in plan.rows]
+    """Runs the full passes over the rows of all plans and lays out their labels."""
+    rows = [row for plan in plans for row in plan.rewriting]
+    layer = hparams.layers[-1]
     loss_layer = len(loaded.blocks) - 1 if hparams.v_loss_layer is None else hparams.v_loss_layer
-    longest = max(len(row.labels) for row in rows)
-    labels = torch.full((len(rows), longest), ABSENT, dtype=torch.int64)
+    labels = torch.full((len(rows), max(len(row.labels) for row in rows)), ABSENT, dtype=torch.int64)
     for index, row in enumerate(rows):
         labels[index, : len(row.labels)] = torch.tensor(row.labels)
     first = torch.tensor([len(row.ids) - len(row.labels) - row.subject for row in rows])
-    return Problem(
-        prefix_of(loaded, rows, hparams.layers[-1], loss_layer),
+    problem = Problem(
+        prefix_of(loaded, rows, layer, loss_layer),
+        prefix_of(loaded, [plan.drift for plan in plans], layer, loss_layer),
         labels.to(loaded.device),
         first.to(loaded.device),
-        len(plans[0].rows),
+        len(plans[0].rewriting),
     )
+    unmoved = torch.zeros_like(problem.undisturbed, dtype=loaded.working_dtype)
+    return replace(problem, p0=problem.drifted(loaded, unmoved))
 
 
 def _clamped(delta: Tensor, most: Tensor) -> Tensor:
@@ -138,9 +140,7 @@ def search(
     optimiser = torch.optim.Adam([delta], lr=hparams.v_lr)
     active = torch.arange(len(plans), device=loaded.device)
     for step in range(hparams.v_num_grad_steps):
-        loss, p0 = problem.loss(loaded, delta[active], hparams)
-        if problem.p0 is None:
-            problem = Problem(problem.prefix, problem.labels, problem.first, problem.width, p0)
+        loss = problem.loss(loaded, delta[active], hparams)
         on_step(len(active))
         over = step == hparams.v_num_grad_steps - 1
         done = (loss.detach() < ENOUGH) | over

@@ -21,7 +21,7 @@ from collabedit.common.errors import BadModelError, UsageError
 from collabedit.common.hparams import HyperParameters
 
 ENGINE: Final = 1  # raised when the search would find another z for the same edit
-TOKENS: Final = 4096  # padded tokens of a batch's full pass; bounds the memory of the search
+TOKENS: Final = 2048  # padded tokens of a batch's full pass; bounds the memory of the search
 SEARCHED_WITH: Final = (
     "v_num_grad_steps",
     "v_lr",
@@ -149,7 +149,7 @@ def find_targets(
     progress.add(most * reused)
     missing = [index for index in range(len(edits)) if index not in found]
     plans = [Plan(rewriting_rows(loaded, edits[i], templates), drift_row(loaded, edits[i])) for i in missing]
-    for members in groups([Extent.of(plan.rows) for plan in plans], batch):
+    for members in groups([Extent.of(plan.rewriting) for plan in plans], batch):
 
         def keep(number: int, result: Found, members: list[int] = members) -> None:
             index = missing[members[number]]
