@@ -73,8 +73,9 @@ class Problem:
         each = functional.cross_entropy(logits, self.labels[rows, order], reduction="none")
         table = torch.zeros(self.labels.shape, dtype=delta.dtype, device=delta.device)
         table = table.index_put((rows, order), each)
-        rates: Tensor = table.sum(1) / (self.labels != ABSENT).sum(1)
-        return rates.reshape(-1, self.width).mean(1)
+        rates = table.sum(1) / (self.labels != ABSENT).sum(1)
+        nll: Tensor = rates.reshape(-1, self.width).mean(1)
+        return nll
 
     def drifted(self, loaded: LoadedModel, delta: Tensor) -> Tensor:
         """[n, vocabulary]: log-probabilities at the KL rows."""
