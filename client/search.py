@@ -74,8 +74,7 @@ class Problem:
         table = torch.zeros(self.labels.shape, dtype=delta.dtype, device=delta.device)
         table = table.index_put((rows, order), each)
         rates = table.sum(1) / (self.labels != ABSENT).sum(1)
-        nll: Tensor = rates.reshape(-1, self.width).mean(1)
-        return nll
+        return rates.reshape(-1, self.width).mean(1)
 
     def drifted(self, loaded: LoadedModel, delta: Tensor) -> Tensor:
         """[n, vocabulary]: log-probabilities at the KL rows."""
@@ -89,7 +88,8 @@ class Problem:
         drift = (self.p0.exp() * (self.p0 - self.drifted(loaded, delta))).sum(-1)
         size = self.undisturbed.to(delta.dtype).norm(dim=-1)
         decay = delta.norm(dim=-1) / size.square()
-        return self.nll(loaded, delta) + hparams.kl_factor * drift + hparams.v_weight_decay * decay
+        loss: Tensor = self.nll(loaded, delta) + hparams.kl_factor * drift + hparams.v_weight_decay * decay
+        return loss
 
 
 @torch.no_grad()
