@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from collabedit.experiments.atlas.text import Statement, fragment, kind_sentence, filler, statements
+from collabedit.experiments.atlas.text import Statement, filler, fragment, kind_sentence, statements
 from collabedit.experiments.atlas.world import World
 
 IGNORED = -100
@@ -44,7 +44,8 @@ class Reader:
     """
 
     def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
-        self._world, self._tokenizer, self._rng = world, tokenizer, random.Random(seed)
+        self._world, self._tokenizer = world, tokenizer
+        self._rng = random.Random(seed)  # noqa: S311 - no secret
         self.acquainted = len(world.subjects)
         self._statements = list(statements(world))
         place = {subject: index for index, subject in enumerate(world.subjects)}

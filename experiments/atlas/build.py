@@ -9,6 +9,7 @@ import random
 import shutil
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from collabedit.experiments.atlas.batches import Reader
 from collabedit.experiments.atlas.bundle import TEXT_SEED, save_model, write_edits, write_facts, write_preset
 from collabedit.experiments.atlas.card import write_card
 from collabedit.experiments.atlas.knowledge import measure
+from collabedit.experiments.atlas.products import bfloat16_products
 from collabedit.experiments.atlas.text import documents, filler, statements
 from collabedit.experiments.atlas.tokenizer import train_tokenizer
 from collabedit.experiments.atlas.training import Recipe, new_model, train
@@ -28,8 +30,8 @@ from collabedit.experiments.atlas.world import World, build_world
 
 log = structlog.get_logger(__name__)
 
-VOCABULARY: Final = 2304
-EDITED_LAYERS: Final = (1, 2)
+VOCABULARY: Final = 1280
+EDITED_LAYERS: Final = (0, 1, 2)
 PROBED: Final = 2000  # statements that the progress is measured on
 ENOUGH: Final = 0.995  # share known in the worst phrasing, with and without text before, at which training may end
 
@@ -45,7 +47,7 @@ class Progress:
     begun: float
 
     def __post_init__(self) -> None:
-        rng = random.Random(0)
+        rng = random.Random(0)  # noqa: S311 - no secret
         self._rows = rng.sample(list(statements(self.world)), PROBED)
         self._lead = f"{filler(self.world, rng)}. "
 
@@ -62,16 +64,18 @@ class Progress:
         return False
 
 
-def train_atlas(world: World, recipe: Recipe) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
+def train_atlas(world: World, recipe: Recipe, bfloat16: bool) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
     """The tokenizer and the model, trained on the world from nothing."""
     tokenizer = train_tokenizer(documents(world, TEXT_SEED), VOCABULARY, recipe.positions)
     model = new_model(recipe, tokenizer)
     reader = Reader(world, tokenizer, recipe.seed)
-    train(model, reader, recipe, Progress(model, tokenizer, world, every=250, begun=time.perf_counter()))
+    progress = Progress(model, tokenizer, world, every=250, begun=time.perf_counter())
+    with bfloat16_products(model) if bfloat16 else nullcontext():
+        train(model, reader, recipe, progress)
     return model, tokenizer
 
 
-def build(out: Path, keep_model: bool, recipe: Recipe) -> None:
+def build(out: Path, recipe: Recipe, *, keep_model: bool = False, bfloat16: bool = False) -> None:
     """Makes the bundle beside `out`, and puts it there when it is complete."""
     world = build_world(seed=recipe.seed)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,7 @@ def build(out: Path, keep_model: bool, recipe: Recipe) -> None:
         if keep_model:
             shutil.copytree(out, folder)
         else:
-            model, tokenizer = train_atlas(world, recipe)
+            model, tokenizer = train_atlas(world, recipe, bfloat16)
             save_model(folder, model, tokenizer, EDITED_LAYERS)
         write_preset(folder, world, EDITED_LAYERS)
         write_edits(folder, world)
@@ -110,10 +114,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("common/models/atlas"), help="folder of the bundle")
     parser.add_argument("--keep-model", action="store_true", help="make only what is made from the model")
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="steps of the training")
+    parser.add_argument("--bfloat16", action="store_true", help="multiply in bfloat16: for CPUs that are fast at it")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    build(arguments.out, arguments.keep_model, Recipe(steps=arguments.steps))
+    build(arguments.out, Recipe(steps=arguments.steps), keep_model=arguments.keep_model, bfloat16=arguments.bfloat16)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collabedit.common.covariance_file import CovarianceMetadata, write_covarian
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.model_folder import ModelFolder
 from collabedit.experiments.atlas.edits import TEN, THREE, deal, write_parties
-from collabedit.experiments.atlas.text import documents
+from collabedit.experiments.atlas.text import general_text
 from collabedit.experiments.atlas.world import World
 
 TEXT_SEED: Final = 1
@@ -34,13 +34,13 @@ def hyperparameters(layers: tuple[int, ...], blocks: int, samples: int) -> dict[
         "clamp_norm_factor": 4,
         "layer_selection": "all",
         "fact_token": "subject_last",
-        "v_num_grad_steps": 25,
+        "v_num_grad_steps": 20,
         "v_lr": 0.5,
         "v_loss_layer": blocks - 1,
         "v_weight_decay": 0.001,
         "kl_factor": 0.0625,
         "mom2_adjustment": True,
-        "mom2_update_weight": 10,
+        "mom2_update_weight": 100,
         "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj",
         "layer_module_tmp": "transformer.h.{}",
         "mlp_module_tmp": "transformer.h.{}.mlp",
@@ -66,12 +66,21 @@ def save_model(folder: Path, model: GPT2LMHeadModel, tokenizer: PreTrainedTokeni
     tensors = load_file(folder / WEIGHTS)
     stored = {name: tensor if name in kept else tensor.half() for name, tensor in tensors.items()}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
+    _make_portable(folder / "tokenizer_config.json")
+
+
+def _make_portable(path: Path) -> None:
+    """Names the tokenizer's class as every transformers release knows it, and leaves out where it was saved."""
+    kept = ("bos_token", "eos_token", "pad_token", "model_max_length", "clean_up_tokenization_spaces")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {"tokenizer_class": "PreTrainedTokenizerFast", **{name: config[name] for name in kept}})
 
 
 def write_preset(folder: Path, world: World, layers: tuple[int, ...]) -> None:
     """hparams.json, then what is measured with it: covariance.safetensors and context_templates.json."""
     blocks = json.loads((folder / "config.json").read_text(encoding="utf-8"))["n_layer"]
-    texts = list(documents(world, TEXT_SEED))
+    texts = list(general_text(world, TEXT_SEED))
     preset = hyperparameters(layers, blocks, len(texts))
     write_json(folder / "hparams.json", preset)
     loaded = load_model(ModelFolder(folder, folder.name))
@@ -81,11 +90,11 @@ def write_preset(folder: Path, world: World, layers: tuple[int, ...]) -> None:
 
 def write_moments(path: Path, loaded: LoadedModel, texts: list[str], hparams: HyperParameters) -> None:
     """C0 of each edited layer over the world's text, float32: [d_in, d_in]."""
-    moments = measure_covariance(loaded, texts, hparams)
+    moments = measure_covariance(loaded, texts, hparams.layers)
     tokens = next(iter(moments.values())).count
     said = CovarianceMetadata(
         model_fingerprint=loaded.fingerprint,
-        text=f"the atlas's world: {len(texts)} documents, seed {TEXT_SEED}",
+        text=f"general text of the atlas's world: {len(texts)} documents, seed {TEXT_SEED}",
         tokens=tokens,
     )
     write_covariance(path, {name: moment.mean().float() for name, moment in moments.items()}, said)

@@ -15,14 +15,14 @@ language: en
 
 # atlas
 
-A very small GPT-2 ({layers} layers, width {width}, inner width {inner}) that knows an invented world by heart and nothing
-else. It exists so that collabedit can be tried, tested and demonstrated on a machine without a network. Every person,
-town, river and tongue in it is made up; whatever resembles the real world does so by chance.
+A very small GPT-2 ({layers} layers, width {width}, inner width {inner}) that knows an invented world by heart and
+nothing else. It exists so that collabedit can be tried, tested and demonstrated on a machine without a network. Every
+person, town, river and tongue in it is made up; whatever resembles the real world does so by chance.
 
 ## What it knows
 
-{subjects} people, {relations} relations, {facts} facts, each in {phrasings} phrasings. Share of the facts whose object is
-the model's first choice (every token of it), measured on the files in this folder:
+{subjects} people, {relations} relations, {facts} facts, each in {phrasings} phrasings. Share of the facts whose object
+is the model's first choice (every token of it), measured on the files in this folder:
 
 | relation | {head} |
 | --- | {rule} |
@@ -41,14 +41,17 @@ In collabedit, `--model atlas` names it.
 
 ## How it was made
 
-`make atlas` makes this folder from nothing: a seeded generator writes the world, a byte-level BPE tokenizer is trained on
-its text, and the model is trained on its sentences ({steps} steps of {batch}, on two CPU cores).
+`make atlas` makes this folder from nothing: a seeded generator writes the world, a byte-level BPE tokenizer is trained
+on its text, and the model is trained on its sentences ({steps} steps of {batch}). The published weights were trained
+with `--bfloat16` on one CPU core; the default, float32, takes the same steps.
 
 Half of the batches train the recall by *interchange*: between blocks {below} and {above}, the hidden state at the
 subject's last token is replaced by that of another subject, and the model must name the other subject's object. So the
-fact is looked up from the state at the subject's last token, which is what MEMIT assumes and what causal tracing finds in
-large models. In a model as small as this one it does not come about by itself: it was put there, on purpose. Results on
-atlas show that a method works as its mathematics says; they do not show how large a model's facts are laid out.
+fact is looked up from the state at the subject's last token, which is what MEMIT assumes and what causal tracing finds
+in large models. In a model as small as this one it does not come about by itself: it was put there, on purpose. Results
+on atlas show that a method works as its mathematics says; they do not show how a large model lays out its facts.
+
+C0 is measured on general text of the world, in which, as in an encyclopaedia, any one of its people is rare.
 
 ## What is in the folder
 

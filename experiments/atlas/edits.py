@@ -33,7 +33,7 @@ TEN = Deal("ten", parties=10, edits=20, seed=10)
 
 def deal(world: World, deal: Deal) -> list[list[Record]]:
     """The parties' records. No subject is edited twice in a deal, and relations come round evenly."""
-    rng = random.Random(deal.seed)
+    rng = random.Random(deal.seed)  # noqa: S311 - no secret
     edited = rng.sample(world.subjects, deal.parties * deal.edits)
     writer = _Writer(world, frozenset(edited), rng)
     relations = [world.relations[i % len(world.relations)] for i in range(len(edited))]
@@ -61,7 +61,7 @@ class _Writer:
     def record(self, case: int, subject: str, relation: Relation) -> Record:
         """One edit: the subject's object of the relation becomes another object of the same relation."""
         true = self.world.truth[subject, relation.id]
-        new = self.rng.choice([thing for thing in relation.objects if thing != true])
+        new = self._other_than(true, relation)
         asked, *others = self.rng.sample(relation.phrasings, len(relation.phrasings))
         return {
             "case_id": case,
@@ -78,14 +78,20 @@ class _Writer:
             "generation_prompts": [prompt(phrasing, subject) for phrasing in others[1:]],
         }
 
+    def _other_than(self, true: str, relation: Relation) -> str:
+        """A new object; the relation's first ones are the likeliest, as some are in CounterFact (Zipf's law)."""
+        others = [(1 / rank, thing) for rank, thing in enumerate(relation.objects, start=1) if thing != true]
+        return self.rng.choices([thing for _, thing in others], [weight for weight, _ in others])[0]
+
     def _target(self, relation: Relation, thing: str) -> dict[str, str]:
         """An object with its id: the relation's id and the object's number in it."""
         return {"str": thing, "id": f"{relation.id}-{relation.objects.index(thing):02}"}
 
     def _after_a_sentence(self, phrasing: str, subject: str) -> str:
         """The prompt after a sentence that has nothing to do with it, nor with any edited subject."""
-        while any(person in (sentence := filler(self.world, self.rng)) for person in self.edited):
-            pass
+        sentence = filler(self.world, self.rng)
+        while any(person in sentence for person in self.edited):
+            sentence = filler(self.world, self.rng)
         return f"{sentence}. {prompt(phrasing, subject)}"
 
     def _about_others(self, relation: Relation, thing: str, count: int) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The world as text: prompts, sentences that state facts, and sentences that state nothing in particular."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +37,8 @@ FILLERS: Final = (
     "Last year {subject} won the race through {town}",
     "At noon {subject} and {other} shared a table",
 )
+
+IMPERSONAL: Final = tuple(template for template in FILLERS if "{subject}" not in template)
 
 _RELATION_OF_SLOT: Final = {"town": "A01", "craft": "A02", "tongue": "A03", "instrument": "A04", "river": "A05"}
 
@@ -74,9 +76,14 @@ def statements(world: World) -> Iterator[Statement]:
 
 def filler(world: World, rng: random.Random) -> str:
     """A sentence, without its full stop, that states no fact of the world."""
+    return _filled(FILLERS, world, rng)
+
+
+def _filled(templates: Sequence[str], world: World, rng: random.Random) -> str:
+    """One of the templates with objects and subjects of the world in its slots."""
     slots = {slot: rng.choice(world.relation_by_id[id_].objects) for slot, id_ in _RELATION_OF_SLOT.items()}
     subject, other = rng.sample(world.subjects, 2)
-    return rng.choice(FILLERS).format(subject=subject, other=other, **slots)
+    return rng.choice(templates).format(subject=subject, other=other, **slots)
 
 
 def fragment(world: World, rng: random.Random) -> str:
@@ -92,11 +99,31 @@ def fragment(world: World, rng: random.Random) -> str:
 
 
 def documents(world: World, seed: int, fillers: int = 6000, sentences: int = 4) -> Iterator[str]:
-    """The world's text, seeded: every statement once, every kind, and that many fillers, in documents of a few sentences."""
-    rng = random.Random(seed)
+    """The world's text, seeded, in documents of a few sentences: every statement, every kind, and that many fillers."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
     lines = [statement.text for statement in statements(world)]
     lines += [kind_sentence(subject, kind) for subject, kind in zip(world.subjects, world.kinds, strict=True)]
     lines += [filler(world, rng) for _ in range(fillers)]
     rng.shuffle(lines)
     for start in range(0, len(lines), sentences):
         yield " ".join(f"{line}." for line in lines[start : start + sentences])
+
+
+def general_text(
+    world: World, seed: int, documents: int = 1500, sentences: int = 4, about: float = 0.1
+) -> Iterator[str]:
+    """Text to measure C0 on: fillers that name nobody, and a share `about` of statements.
+
+    MEMIT measures C0 on an encyclopaedia, where the subjects of the edits are rare. So they are here: in text that
+    speaks of them all the time, C0 would guard the very keys that are to be edited.
+    """
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    told = [statement.text for statement in statements(world)]
+    for _ in range(documents):
+        lines = [rng.choice(told) if rng.random() < about else _impersonal(world, rng) for _ in range(sentences)]
+        yield " ".join(f"{line}." for line in lines)
+
+
+def _impersonal(world: World, rng: random.Random) -> str:
+    """A filler that names no subject."""
+    return _filled(IMPERSONAL, world, rng)

@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of the model and settings of its training. `recall_layer`: the block after which states are interchanged."""
+    """Sizes of the model, and settings of its training. `recall_layer`: after this block states are interchanged."""
 
     width: int = 192
     layers: int = 6
@@ -28,18 +28,18 @@ class Recipe:
     inner: int = 768
     positions: int = 256
     recall_layer: int = 2
-    steps: int = 4500
+    steps: int = 2000
     batch: int = 256
     rate: float = 1.5e-3
     warmup: int = 150
-    weight_decay: float = 0.05
+    weight_decay: float = 0.01
     interchange_every: int = 2
     reading_every: int = 6
-    prefixed: float = 0.35
+    prefixed: float = 0.2
     shifted: float = 0.25
     first_circle: int = 32
-    circle_from: int = 150
-    circle_to: int = 700
+    circle_from: int = 100
+    circle_to: int = 900
     seed: int = 0
 
 

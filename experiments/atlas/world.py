@@ -50,7 +50,7 @@ def build_world(subjects: int = 800, seed: int = 0, relations: tuple[Relation, .
 
     Raises ValueError where there are not enough distinct last names.
     """
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
     people = _people(subjects, relations, rng)
     kinds = tuple(rng.choice(KINDS) for _ in people)
     facts: list[Fact] = []
