@@ -126,6 +126,34 @@ def logits_at(loaded: LoadedModel, rows: Tensor, columns: Tensor) -> Iterator[No
         handle.remove()
 
 
+@contextmanager
+def feed_forward_at(loaded: LoadedModel, layer: int, rows: Tensor, columns: Tensor) -> Iterator[None]:
+    """Inside, a block's feed-forward part runs at n positions alone: for the last block, read nowhere else.
+
+    At other positions the block's output is not that of the model.
+    """
+    name = loaded.architecture.rewrite_module.rpartition(".")[0]
+    if name == loaded.architecture.layer_module:  # the family's blocks have no module for it
+        yield
+        return
+    shapes: list[torch.Size] = []
+
+    def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        shapes.append(args[0].shape)
+        return (args[0][rows, columns].unsqueeze(0), *args[1:])
+
+    def scatter(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return output.new_zeros(shapes.pop()).index_put((rows, columns), output[0])
+
+    module = loaded.module(name.format(layer))
+    handles = [module.register_forward_pre_hook(gather), module.register_forward_hook(scatter)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def run_base(loaded: LoadedModel, padded: Padded) -> Tensor:
     """One pass without logits. Returns the final norm's output, [rows, columns, d_model]."""
     output = loaded.model.base_model(

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import Row
-from collabedit.client.passes import logits_at, only_blocks, output_of, pad
+from collabedit.client.passes import feed_forward_at, logits_at, only_blocks, output_of, pad
 
 
 class _FrozenLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
@@ -78,7 +78,11 @@ class Prefix:
         moved = torch.cat([self.states[:, :1] + delta.to(self.states.dtype).unsqueeze(1), self.states[:, 1:]], dim=1)
         cache = self._cache()
         mask = self.mask if cache is not None else self.mask[:, -moved.shape[1] :]
-        with only_blocks(loaded, self.z_layer + 1, self.loss_layer, moved), logits_at(loaded, rows, columns):
+        with (
+            only_blocks(loaded, self.z_layer + 1, self.loss_layer, moved),
+            feed_forward_at(loaded, self.loss_layer, rows, columns),
+            logits_at(loaded, rows, columns),
+        ):
             output = loaded.model(
                 inputs_embeds=self.states,
                 attention_mask=mask,
@@ -96,7 +100,10 @@ def prefix_of(loaded: LoadedModel, rows: Sequence[Row], z_layer: int, loss_layer
     padded = pad(rows, loaded.device)
     cache = DynamicCache()  # without the config: no layer of it forgets what is beyond a sliding window
     states: list[Tensor] = []
+    nowhere = torch.empty(0, dtype=torch.int64, device=loaded.device)
     with ExitStack() as stack:
+        if loss_layer > z_layer:  # of the last block nothing is read but keys and values
+            stack.enter_context(feed_forward_at(loaded, loss_layer, nowhere, nowhere))
         stack.enter_context(only_blocks(loaded, 0, loss_layer))
         stack.enter_context(output_of(loaded.blocks[z_layer], states))
         loaded.model.base_model(
