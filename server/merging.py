@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 KKT = "kkt_factor"
 UNUSED_SECONDS = 3600.0  # an upload that no round counts
 UNFINISHED_SECONDS = 7 * 86_400.0  # an upload that has stopped
-DTYPES = {"float32": ("float32",), "float64": ("float32", "float64")}
 
 
 class Merger:
@@ -92,7 +91,7 @@ class Merger:
         settings, alone = self._settings, self._settings.schedule == "one-shot"
         return Rules(
             shapes={weight: self._model.shape(weight) for weight in round_.exchanges[round_.layer]},
-            dtypes=frozenset(getattr(torch, name) for name in DTYPES[settings.dtype]),
+            dtypes=frozenset({getattr(torch, settings.dtype)}),
             encodings=frozenset({settings.encoding}),
             min_rank=settings.min_edits,
             model_fingerprint=settings.model_fingerprint,

@@ -68,9 +68,8 @@ class NotFoundRefusal(Refusal):
     status = "NOT_FOUND"
 
 
-def status_of(error: CollabEditError) -> tuple[str, str]:
-    """The gRPC status and the name for the trailing metadata of any error told to a user."""
+def status_of(error: Exception) -> tuple[str | None, str]:
+    """The gRPC status and the name for the trailing metadata; no status for what is not the caller's business."""
     if isinstance(error, ContributionError):
         return "INVALID_ARGUMENT", "contribution"
-    # Other parts of the server bring status and name of their own.
-    return str(getattr(error, "status", "INTERNAL")), str(getattr(error, "name", ""))
+    return (error.status, error.name) if isinstance(error, Refusal) else (None, "")

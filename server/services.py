@@ -46,16 +46,16 @@ def answers(method: Method[Request, Reply]) -> Method[Request, Reply]:
     async def answering(self: Any, request: Request, context: Any) -> Reply:
         try:
             return await method(self, request, context)
-        except CollabEditError as error:
-            status, name = status_of(error)
-            LOG.info("refused", method=method.__name__, client=caller(context).client_id, why=error.what)
-            what = f"{error.what}; {error.mend}" if error.mend else error.what
-            await refuse(context, getattr(grpc.StatusCode, status), what, name=name)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
-        except Exception:
-            LOG.exception("a call failed", method=method.__name__)
-            await refuse(context, grpc.StatusCode.INTERNAL, "the server made a mistake; its log says which")
+        except Exception as error:
+            status, name = status_of(error)
+            if status is None:
+                LOG.exception("a call failed", method=method.__name__, client=caller(context).client_id)
+                await refuse(context, grpc.StatusCode.INTERNAL, "the server made a mistake; its log says which")
+            what = f"{error}; {error.mend}" if isinstance(error, CollabEditError) and error.mend else str(error)
+            LOG.info("refused", method=method.__name__, client=caller(context).client_id, why=what)
+            await refuse(context, getattr(grpc.StatusCode, status), what, name=name)
 
     return answering
 

@@ -71,12 +71,12 @@ def factored(client: str, layer: int) -> Factored:
 class Party:
     """A light client: real protocol, random edits."""
 
-    def __init__(self, client: str, address: str, folder: Path) -> None:
+    def __init__(self, client: str, address: str, folder: Path, channel: grpc.Channel | None = None) -> None:
         self.client = client
         self.address = address
         self.folder = folder
-        self.channel = grpc.insecure_channel(address)
-        self.metadata = (("x-client-id", client),)
+        self.channel = channel or grpc.insecure_channel(address)
+        self.metadata = () if channel else (("x-client-id", client),)
         self.federation = self._bind(rpc.FederationStub(self.channel))
         self.blobs = self._bind(rpc.BlobsStub(self.channel))
         self.operations = self._bind(rpc.OperationsStub(self.channel))
@@ -183,19 +183,25 @@ class Server:
     model: Path
     flags: tuple[str, ...] = ()
     port: int = 0
+    secure: bool = False
+    enrolment: str = ""
     process: subprocess.Popen | None = field(default=None, repr=False)
 
     def command(self) -> list[str]:
         fixed = ["--state", str(self.state), "--model", str(self.model), "--listen", f"localhost:{self.port}"]
-        return [sys.executable, "-m", "collabedit.server.main", "--insecure", *fixed, *self.flags]
+        ports = ["--enrol-listen", "localhost:0"] if self.secure else ["--insecure"]
+        return [sys.executable, "-m", "collabedit.server.main", *fixed, *ports, *self.flags]
 
-    def start(self) -> Server:
+    def start(self, *, prints_command: bool = True) -> Server:
         log = (self.state.parent / f"{self.state.name}.log").open("ab")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         line = self.process.stdout.readline()
         assert line.startswith("listening on "), self.log()
-        self.port = int(line.split()[2].rpartition(":")[2])
+        self.port = int(line.split()[2].rstrip(",").rpartition(":")[2])
+        if self.secure and prints_command:
+            assert self.process.stdout.readline().startswith("a party enrols with")
+            self.enrolment = self.process.stdout.readline().strip()
         return self
 
     def kill(self) -> None:
@@ -213,9 +219,10 @@ class Server:
     def log(self) -> str:
         return (self.state.parent / f"{self.state.name}.log").read_text()
 
-    def run(self) -> subprocess.CompletedProcess:
-        """Runs the command to its end: for starts that are refused."""
-        return subprocess.run(self.command(), capture_output=True, text=True, timeout=60, check=False)
+    def check(self) -> subprocess.CompletedProcess:
+        """`collab-server --check` on the state."""
+        full = [sys.executable, "-m", "collabedit.server.main", "--check", "--state", str(self.state)]
+        return subprocess.run(full, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -246,10 +253,11 @@ def parties(tmp_path):
     """Makes parties of a server."""
     made: list[Party] = []
 
-    def make(server: Server, *names: str) -> list[Party]:
+    def make(server: Server, *names: str, channels=None) -> list[Party]:
         folder = tmp_path / "parties"
         folder.mkdir(exist_ok=True)
-        new = [Party(name, server.address, folder) for name in names]
+        each_ones = channels or [None] * len(names)
+        new = [Party(name, server.address, folder, own) for name, own in zip(names, each_ones, strict=True)]
         made.extend(new)
         return new
 

@@ -195,7 +195,7 @@ class RoundMachine(RuleBasedStateMachine):
 
 
 TestRoundMachine = RoundMachine.TestCase
-TestRoundMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestRoundMachine.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 
 def test_the_page_about_rounds_shows_the_table():

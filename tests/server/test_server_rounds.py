@@ -17,6 +17,7 @@ def whole_round(members):
         return list(pool.map(lambda pair: pair[0].finish(pair[1]), zip(members, entered, strict=True)))
 
 
+@pytest.mark.wheel
 @pytest.mark.parametrize("schedule", ["layer-sync", "one-shot"])
 def test_a_round_publishes_what_one_party_with_all_edits_would_have_computed(
     servers, parties, model, schedule, request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -12,24 +11,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner
 
+from collabedit.server.main import main
 from collabedit.server.main import server as command
 
 
-def start(*flags: str, **environment: str) -> subprocess.CompletedProcess:
-    """Runs `collab-server` to its end: for starts that are refused, and for `--check`."""
-    full = [sys.executable, "-m", "collabedit.server.main", *flags]
-    return subprocess.run(
-        full, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **environment}
-    )
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Runs `collab-server` with flags in this process, up to its refusal: exit code and what is told."""
 
+    def run(*flags: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["collab-server", *flags])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr().err
+        assert "Traceback" not in told
+        return ended.value.code, told
 
-def refused(done: subprocess.CompletedProcess) -> tuple[int, str]:
-    """Exit code and the lines told; never a traceback."""
-    assert "Traceback" not in done.stderr
-    told = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "Error: ", "  "))]
-    return done.returncode, "\n".join(told)
+    yield run
+    structlog.reset_defaults()
 
 
 @pytest.mark.wheel
@@ -65,55 +67,51 @@ def test_help_imports_nothing_heavy():
         (["--check"], 7, "no server is running on this state"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line(flags, code, said, tmp_path):
+def test_what_cannot_be_is_told_in_a_line(refused, flags, code, said, tmp_path):
     """The exit code tells the kind, the line the thing and the mend."""
     base = [] if "--state" in flags else ["--state", str(tmp_path / "state")]
     ports = [] if "--listen" in flags else ["--listen", "localhost:0"]
-    told, line = refused(start(*base, *ports, "--enrol-listen", "localhost:0", *flags))
+    told, line = refused(*base, *ports, "--enrol-listen", "localhost:0", *flags)
     assert told == code
     assert said in line
 
 
-def test_unknown_keys_of_the_file_are_errors(tmp_path):
+def test_unknown_keys_of_the_file_are_errors(refused, tmp_path):
     """A typo in the TOML is told by name; a flag overrides the file."""
     file = tmp_path / "server.toml"
     file.write_text('quorom = 3\nmodel = "atlas"\n')
-    code, line = refused(start("--config", str(file), "--state", str(tmp_path / "state")))
+    code, line = refused("--config", str(file), "--state", str(tmp_path / "state"))
     assert (code, "quorom" in line) == (2, True)
 
 
-def test_a_port_in_use_is_told_with_the_mend(tmp_path, model):
+def test_a_port_in_use_is_told_with_the_mend(refused, tmp_path, model):
     """Exit code 9, the port, and a flag to take another."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code, line = refused(
-            start("--state", str(tmp_path / "s"), "--model", str(model), "--listen", f"localhost:{port}")
-        )
+        code, line = refused("--state", str(tmp_path / "s"), "--model", str(model), "--listen", f"localhost:{port}")
     assert code == 9
     assert f"port {port} on localhost is in use" in line
     assert "--listen localhost:" in line
 
 
-def test_one_state_has_one_server(servers):
+def test_one_state_has_one_server(refused, servers):
     """A second server on the state is refused, `--check` finds the first, and the first is undisturbed."""
     first = servers().start()
-    second = servers()
-    second.port = 0
-    code, line = refused(second.run())
+    code, line = refused("--insecure", "--state", str(first.state), "--listen", "localhost:0")
     assert (code, "another server is running on this state" in line) == (10, True)
-    assert start("--check", "--state", str(first.state)).returncode == 0
+    assert first.check().returncode == 0
     assert first.stop() == 0
-    assert start("--check", "--state", str(first.state)).returncode == 7
+    assert first.check().returncode == 7
 
 
 def test_a_killed_server_does_not_answer_the_check(servers):
     """What it noted of itself is still there; asking it tells."""
     server = servers().start()
     server.kill()
-    code, line = refused(start("--check", "--state", str(server.state)))
-    assert (code, "does not answer" in line) == (7, True)
+    told = server.check()
+    assert (told.returncode, "does not answer" in told.stderr) == (7, True)
 
 
 @pytest.mark.parametrize(
@@ -124,18 +122,18 @@ def test_a_killed_server_does_not_answer_the_check(servers):
         (["--min-edits", "9"], "--min-edits 9: the federation was founded with 8"),
     ],
 )
-def test_a_federations_settings_are_fixed(founded, flags, said):
+def test_a_federations_settings_are_fixed(refused, founded, flags, said):
     """A later start with another value is refused by the setting's name."""
-    code, line = refused(start("--insecure", "--state", str(founded), "--listen", "localhost:0", *flags))
+    code, line = refused("--insecure", "--state", str(founded), "--listen", "localhost:0", *flags)
     assert (code, said in line) == (6, True), line
 
 
-def test_another_model_is_refused(founded, model, tmp_path):
+def test_another_model_is_refused(refused, founded, model, tmp_path):
     """Other weights under any name: the fingerprints differ, and the setting is named."""
     other = Path(shutil.copytree(model, tmp_path / "other"))
     (other / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 2, "changed": True}))
     flags = ("--insecure", "--state", str(founded), "--listen", "localhost:0", "--model", str(other))
-    code, line = refused(start(*flags))
+    code, line = refused(*flags)
     assert (code, f"--model {other}: its fingerprint is sha256:" in line) == (6, True), line
 
 
@@ -152,13 +150,13 @@ def founded(tmp_path_factory, model):
     return state
 
 
-def test_a_damaged_state_is_told(founded, tmp_path):
+def test_a_damaged_state_is_told(refused, founded, tmp_path):
     """A database that is none: exit code 10 and one line."""
     state = Path(shutil.copytree(founded, tmp_path / "damaged"))
     for file in state.glob("rounds.sqlite*"):
         file.unlink()
     (state / "rounds.sqlite").write_bytes(b"something else entirely" * 100)
-    code, line = refused(start("--insecure", "--state", str(state), "--listen", "localhost:0"))
+    code, line = refused("--insecure", "--state", str(state), "--listen", "localhost:0")
     assert (code, "file is not a database" in line) == (10, True)
 
 
@@ -170,13 +168,13 @@ def test_a_damaged_state_is_told(founded, tmp_path):
         ("model.safetensors", 4, "no model.safetensors"),
     ],
 )
-def test_a_model_folder_that_lacks_something_is_told(model, tmp_path, missing, code, said):
+def test_a_model_folder_that_lacks_something_is_told(refused, model, tmp_path, missing, code, said):
     """What is missing, and the flag that gives it."""
     folder = Path(shutil.copytree(model, tmp_path / "partial"))
     (folder / missing).unlink()
     flags = ("--insecure", "--state", str(tmp_path / "s"), "--listen", "localhost:0", "--model", str(folder))
-    assert (told := refused(start(*flags)))[0] == code
-    assert said in told[1]
+    told, line = refused(*flags)
+    assert (told, said in line) == (code, True), line
 
 
 FAILING = """

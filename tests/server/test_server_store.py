@@ -173,6 +173,7 @@ def test_a_stamp_is_known_until_the_next_one(store):
     assert (store.stamped("model", "s1"), store.stamped("model", "s2")) == (None, "f2")
 
 
+@pytest.mark.wheel
 def test_the_migrations_make_the_tables_that_the_code_sees(tmp_path):
     """Names, columns, types, keys: no difference between the migrated database and the tables in code."""
     from alembic.autogenerate import compare_metadata
