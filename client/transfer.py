@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 import grpc
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 CHUNK: Final = 1 << 20
 DAMAGED_TRIES: Final = 3
 NO_REASON_TO_REPEAT: Final = frozenset({grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.DATA_LOSS})
+
+Item = TypeVar("Item")
 
 # Called with the bytes that are across and the bytes in all; for uploads from a thread of the channel's.
 Progress = Callable[[int, int], None]
@@ -108,6 +112,18 @@ def download(
     raise AssertionError("the last try returns or raises")
 
 
+def ahead(items: Iterator[Item], depth: int = 4) -> Iterator[Item]:
+    """The same items, taken from the iterator by a thread that is up to `depth` of them ahead."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        waiting = deque(pool.submit(next, items, None) for _ in range(depth))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(pool.submit(next, items, None))
+            yield item
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 class _Last:
     """How far a transfer has come at best: progress since then is a reason for fresh patience."""
 
@@ -135,14 +151,20 @@ def _upload_rest(connection: Connection, path: Path, digest: str, progress: Prog
     size = path.stat().st_size
     last.reach(held.committed)
     if not held.complete:
-        stub.Write(_chunks(path, digest, size, min(held.committed, size), progress, last))
+        stub.Write(_told(ahead(_chunks(path, digest, size, min(held.committed, size))), size, progress))
     if progress:
         progress(size, size)
 
 
-def _chunks(
-    path: Path, digest: str, size: int, offset: int, progress: Progress | None, last: _Last
-) -> Iterator[pb.WriteRequest]:
+def _told(chunks: Iterable[pb.WriteRequest], size: int, progress: Progress | None) -> Iterator[pb.WriteRequest]:
+    """Passes chunks on; the channel asks for the next when one is on its way."""
+    for chunk in chunks:
+        yield chunk
+        if progress:
+            progress(min(chunk.offset + CHUNK, size), size)
+
+
+def _chunks(path: Path, digest: str, size: int, offset: int) -> Iterator[pb.WriteRequest]:
     """The file from `offset` on; at least one message, which names the blob."""
     with path.open("rb", buffering=0) as handle:
         handle.seek(offset)
@@ -156,8 +178,6 @@ def _chunks(
                 chunk.digest, chunk.size = digest, size
             yield chunk
             offset, first = offset + len(data), False
-            if progress:
-                progress(offset, size)
 
 
 def _download_rest(connection: Connection, digest: str, partial: Path, progress: Progress | None, last: _Last) -> None:
@@ -166,7 +186,7 @@ def _download_rest(connection: Connection, digest: str, partial: Path, progress:
         hashed, offset = _hash_of(handle)
         replies = stub.Read(pb.ReadRequest(digest=digest, offset=offset))
         try:
-            size = _take(replies, handle, hashed, offset, progress, last)
+            size = _take(ahead(replies), handle, hashed, offset, progress, last)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.OUT_OF_RANGE:
                 _start_over(handle, f"{partial}: longer than the blob {digest}")
@@ -191,12 +211,12 @@ def _take(
     """Writes the chunks that arrive; returns the blob's size as its first message tells it."""
     size = 0
     for reply in replies:
-        size = size or reply.size
-        if reply.offset != offset or zlib.crc32(reply.data) != reply.checksum:
+        size, data = size or reply.size, reply.data  # once: each reading of the field copies it
+        if reply.offset != offset or zlib.crc32(data) != reply.checksum:
             raise DamagedError(f"a chunk at {offset} was damaged on its way", mend="try again")
-        hashed.update(reply.data)
-        handle.write(reply.data)
-        offset += len(reply.data)
+        hashed.update(data)
+        handle.write(data)
+        offset += len(data)
         last.reach(offset)
         if progress:
             progress(offset, size)

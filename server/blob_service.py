@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -123,16 +124,19 @@ class BlobService(rpc.BlobsServicer):
         self, writer: Writer, first: pb.WriteRequest, rest: AsyncIterator[pb.WriteRequest], client_id: str
     ) -> int:
         """Writes chunk after chunk; the next one arrives while the disk takes the last."""
-        writing = self._submit(_take, writer, first)
+        writing, arriving = self._submit(_take, writer, first), asyncio.ensure_future(anext(rest, None))
         try:
             while not await writing:
-                chunk = await anext(rest, None)
+                chunk = await arriving
                 if chunk is None:
                     raise OffsetGapError("the stream ended before the blob did; ask QueryWrite where to go on")
                 self._on_bytes(client_id)
                 writing = self._submit(_take, writer, chunk)
+                arriving = asyncio.ensure_future(anext(rest, None))
         finally:
+            arriving.cancel()
             await asyncio.wait([writing])
+            await asyncio.wait([arriving])
         return await self._on_disk(writer.finish)
 
     async def _read_ahead(self, handle: BinaryIO, offset: int, size: int) -> AsyncGenerator[pb.ReadReply, None]:
@@ -141,8 +145,8 @@ class BlobService(rpc.BlobsServicer):
         try:
             reply = await reading
             reply.size = size
-            while offset + len(reply.data) < size and reply.data:
-                offset += len(reply.data)
+            while offset + CHUNK < size:
+                offset += CHUNK
                 reading = self._submit(_read_chunk, handle, offset)
                 yield reply
                 reply = await reading
@@ -187,15 +191,15 @@ class BlobService(rpc.BlobsServicer):
 
 def _take(writer: Writer, chunk: pb.WriteRequest) -> bool:
     """Writes one chunk after checking it; returns whether it was the last one."""
-    if zlib.crc32(chunk.data) != chunk.checksum:
+    data = chunk.data  # once: each reading of the field copies it
+    if zlib.crc32(data) != chunk.checksum:
         raise ChecksumError(f"the chunk at {chunk.offset} does not have its checksum; send it again")
-    writer.append(chunk.offset, chunk.data)
+    writer.append(chunk.offset, data)
     return writer.complete
 
 
 def _read_chunk(handle: BinaryIO, offset: int) -> pb.ReadReply:
-    handle.seek(offset)
-    data = handle.read(CHUNK) or b""
+    data = os.pread(handle.fileno(), CHUNK, offset)
     return pb.ReadReply(offset=offset, data=data, checksum=zlib.crc32(data))
 
 
