@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from dataclasses import dataclass, field
 
@@ -66,11 +67,10 @@ class World:
     clock: Clock = field(default_factory=Clock)
     merges: FakeMerges = field(default_factory=FakeMerges)
 
-    async def start(self) -> Coordinator:
+    async def start(self, wrapped=lambda store: store) -> Coordinator:
         engine = open_engine(sqlite_url(self.folder / "db"))
-        await asyncio.to_thread(migrate, engine)
         plan = Plan((("a",), ("b",)), self.quorum)
-        self.it = Coordinator(SqlStore(engine), self.merges, plan, self.policy, clock=self.clock)
+        self.it = Coordinator(wrapped(SqlStore(engine)), self.merges, plan, self.policy, clock=self.clock)
         await self.it.start()
         return self.it
 
@@ -98,10 +98,32 @@ class World:
         await self.it.until(lambda now: now.number == number)
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """A database whose tables are up to date, to be copied."""
+    file = tmp_path_factory.mktemp("empty") / "db"
+    engine = open_engine(sqlite_url(file))
+    migrate(engine)
+    engine.dispose()
+    return file
+
+
 @pytest.fixture
-def world(tmp_path):
-    """A federation of its own."""
-    return World(tmp_path)
+def worlds(tmp_path, empty_database):
+    """Makes federations of their own."""
+
+    def make(name: str = "world", **settings) -> World:
+        (tmp_path / name).mkdir()
+        shutil.copyfile(empty_database, tmp_path / name / "db")
+        return World(tmp_path / name, **settings)
+
+    return make
+
+
+@pytest.fixture
+def world(worlds):
+    """A federation."""
+    return worlds()
 
 
 def play(scenario) -> None:
@@ -355,3 +377,86 @@ def test_a_caller_that_goes_away_does_not_stop_a_change(world):
         assert again.view().round == entered
 
     play(scenario())
+
+
+class Dying:
+    """A store whose process dies at its n-th write: just before it, or just after."""
+
+    def __init__(self, store, dies_at: int, *, before: bool) -> None:
+        self.store = store
+        self.left = dies_at
+        self.before = before
+        self.dead = threading.Event()
+        self.buried = threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def record(self, round_: Round) -> int:
+        self.left -= 1
+        if self.left == 0 and self.before:
+            self.die()
+        revision = self.store.record(round_)
+        if self.left == 0:
+            self.die()
+        return revision
+
+    def die(self) -> None:
+        self.dead.set()
+        self.buried.wait()
+        raise RuntimeError("dead")
+
+
+async def live(world: World, wrapped=lambda store: store) -> None:
+    """Two parties take part in the first round until it is published, whatever has happened before."""
+    it = await world.start(wrapped)
+    while it.view().latest_version == 0:
+        round_ = it.view().round
+        for client in ("arosa", "bern"):
+            member = round_.member(client)
+            if member is None:
+                await world.enter(client)
+            elif member.status is Status.ENTERED and len(round_.live) == 2 and round_.phase is not Phase.MERGING:
+                await world.give(client)
+        if it.view().round == round_:
+            await it.until(lambda now, seen=round_: now != seen)
+
+
+def test_a_death_at_any_write_changes_nothing(worlds):
+    """Before or after each durable write of a round in turn: started again, the round publishes the same layers."""
+
+    async def scenario(place: World, dies_at: int, *, before: bool):
+        dying: list[Dying] = []
+
+        def wrapped(store):
+            dying.append(Dying(store, dies_at, before=before))
+            return dying[0]
+
+        life = asyncio.create_task(live(place, wrapped))
+        while not dying and not life.done():
+            await asyncio.sleep(0.001)
+        death = asyncio.create_task(asyncio.to_thread(dying[0].dead.wait))
+        await asyncio.wait({life, death}, return_when=asyncio.FIRST_COMPLETED)
+        died = not life.done()
+        if died:
+            place.merges = FakeMerges()
+            await live(place)
+        version = list(dying[0].store.version(1))
+        dying[0].dead.set()
+        dying[0].buried.set()
+        life.cancel()
+        await asyncio.gather(life, death, return_exceptions=True)
+        return died, version
+
+    outcomes = []
+    for before in (True, False):
+        dies_at, died = 0, True
+        while died:
+            dies_at += 1
+            place = worlds(f"{before}-{dies_at}", quorum=2)
+            died, version = asyncio.run(asyncio.wait_for(scenario(place, dies_at, before=before), 60))
+            outcomes.append(version)
+        assert dies_at > 10
+    assert all(
+        each == [LayerWeights("a", "0:arosa00+bern00"), LayerWeights("b", "0:arosa01+bern01")] for each in outcomes
+    )
