@@ -16,7 +16,7 @@ from collabedit.client.snapshot import Snapshot
 from collabedit.client.state import ClientState, EditStatus
 from collabedit.client.steps import Steps, WorldMovedError
 from collabedit.client.voice import Voice
-from collabedit.common.errors import RoundError, UnreachableError
+from collabedit.common.errors import CollabEditError, RoundError, UnreachableError
 from collabedit.common.settings import FederationSettings
 
 PAUSE: Final = 2.0  # seconds until a step is tried again where the server was away or a snapshot was stale
@@ -88,8 +88,17 @@ class Daemon:
             if self._news.latest() == before:
                 self._changes.wait(self._changes.count, PAUSE)
         except (UnreachableError, ServerFailedError) as error:
+            self._try_later(error, seen)
+        except RoundError as error:  # a quota, a server that has just been told to stop
+            if self._config.once:
+                raise
+            self._try_later(error, seen)
+
+    def _try_later(self, error: CollabEditError, seen: int) -> None:
+        if error.what != self._told:
             self._voice.say(f"{error.what}; trying again")
-            self._changes.wait(seen, PAUSE)
+        self._told = error.what
+        self._changes.wait(seen, PAUSE)
 
     def _end_of_once(self) -> None:
         """With `--once` a round that left our edits out is the end: the next one is another command's."""

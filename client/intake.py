@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +60,7 @@ class Intake:
 
     def _look(self) -> tuple[int, ...] | None:
         try:
-            seen = os.stat(self._file)  # noqa: PTH116  (one call, whatever kind of path it is)
+            seen = self._file.stat()
         except OSError:
             return None
         return seen.st_ino, seen.st_size, seen.st_mtime_ns

@@ -14,7 +14,7 @@ import click
 
 from collabedit.client.config import SERVER_VARIABLE, ClientConfig
 from collabedit.common.command import entry_point, load_settings, options_of, print_json
-from collabedit.common.errors import ExitCode
+from collabedit.common.errors import ExitCode, UsageError
 
 EXAMPLES = """\b
 Examples:
@@ -46,6 +46,8 @@ def command(toml: Path | None, as_json: bool, **flags: Any) -> None:
     if flags.get("server") is None:
         flags["server"] = os.environ.get(SERVER_VARIABLE) or None
     config = load_settings(ClientConfig, flags, toml=toml)
+    if as_json and not config.once:
+        raise UsageError("--json goes with --once: a daemon never ends", mend="--report FILE holds the last result")
     with _terminable():
         try:
             result = _run(config)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from collabedit.client.snapshot import Snapshot
-from collabedit.common.errors import CollabEditError, UnreachableError
+from collabedit.common.errors import CollabEditError, IdentityError, MismatchError
 
 LONG_POLL: Final = 20  # seconds that the server may keep a question for news
 FIRST_PAUSE: Final = 0.5  # seconds before asking again where nobody answered; doubles up to the longest
@@ -103,21 +103,21 @@ class News:
                 revision = self._latest.revision
             try:
                 snapshot = self._source.await_change(revision, LONG_POLL)
-            except UnreachableError as error:
-                self._fell_silent(error)
-                self._stop.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-            except CollabEditError as error:
+            except (IdentityError, MismatchError) as error:
                 with self._lock:
                     self._error = error
                 self._changes.ring()
                 return
+            except CollabEditError as error:  # away, overloaded, in trouble of its own: it passes
+                self._fell_silent(error)
+                self._stop.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 pause = FIRST_PAUSE
                 self._answered()
                 self.give(snapshot, asked=revision)
 
-    def _fell_silent(self, error: UnreachableError) -> None:
+    def _fell_silent(self, error: CollabEditError) -> None:
         if self._stop.is_set():
             return
         with self._lock:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from collabedit.client.config import ClientConfig
 from collabedit.client.connection import DEFAULT_SERVER, Connection, connect, credentials_folder
@@ -25,6 +25,8 @@ from collabedit.common.fingerprint import covariance_fingerprint, model_fingerpr
 from collabedit.common.model_folder import ModelFolder, bundled_models, find_model
 from collabedit.common.settings import FederationSettings
 
+Result = TypeVar("Result")
+
 PATIENCE: Final = 30.0  # seconds that one call waits for a server that is away, before the loop looks around again
 
 
@@ -39,15 +41,16 @@ def run_client(config: ClientConfig, voice: Voice) -> dict[str, Any]:
     folder = config.folder
     with folder.locked(), ClientState(folder.ledger) as state, _connected(config, folder) as connection:
         federation = Federation(connection, patience=PATIENCE)
-        settings = _greet(federation, config, voice)
+        settings = _until_there(config, voice, lambda: federation.settings(patience=0))
         state.demand(settings.federation)
         model = _model_folder(config, settings, voice)
         covariance = config.covariance or model.covariance
-        first = _join(federation, settings, state, model, covariance)
+        own = _covariance_fingerprint(covariance, settings)
+        first = _until_there(config, voice, lambda: _join(federation, settings, state, own))
         if not settings.client_needs_prior:
             covariance = None
         elif covariance is None:
-            covariance = _fetch_covariance(federation, settings, folder, voice)
+            covariance = _until_there(config, voice, lambda: _fetch_covariance(federation, settings, folder, voice))
         from collabedit.client.crew import Crew
 
         crew = Crew(config, settings, folder, state, federation, voice)
@@ -64,12 +67,12 @@ def _connected(config: ClientConfig, folder: StateFolder) -> Iterator[Connection
         yield connection
 
 
-def _greet(federation: Federation, config: ClientConfig, voice: Voice) -> FederationSettings:
-    """The federation's settings. A daemon waits for a server that is away; `--once` raises UnreachableError."""
+def _until_there(config: ClientConfig, voice: Voice, ask: Callable[[], Result]) -> Result:
+    """What `ask` returns. A daemon waits for a server that is away; `--once` raises UnreachableError."""
     told, pause = False, FIRST_PAUSE
     while True:
         try:
-            return federation.settings(patience=0)
+            return ask()
         except UnreachableError as error:
             if config.once:
                 raise
@@ -98,27 +101,24 @@ def _model_folder(config: ClientConfig, settings: FederationSettings, voice: Voi
     return folder
 
 
-def _join(
-    federation: Federation,
-    settings: FederationSettings,
-    state: ClientState,
-    model: ModelFolder,
-    covariance: Path | None,
-) -> Snapshot:
+def _join(federation: Federation, settings: FederationSettings, state: ClientState, covariance: str) -> Snapshot:
     """The handshake; the state folder is the federation's from here on. Raises MismatchError, StateError."""
-    own = covariance_fingerprint(covariance) if covariance else ""
-    _compare_covariance(covariance, own, settings)
-    snapshot = federation.join(settings.model_fingerprint, own, state.federation or "")
+    snapshot = federation.join(settings.model_fingerprint, covariance, state.federation or "")
     state.bind(settings.federation)
     return snapshot
 
 
-def _compare_covariance(file: Path | None, own: str, settings: FederationSettings) -> None:
-    if file is not None and own != settings.covariance_fingerprint:
+def _covariance_fingerprint(file: Path | None, settings: FederationSettings) -> str:
+    """The fingerprint of a covariance file, compared with the federation's; "" for no file. Raises MismatchError."""
+    if file is None:
+        return ""
+    own = covariance_fingerprint(file)
+    if own != settings.covariance_fingerprint:
         raise MismatchError(
             f"{file}: the covariance's fingerprint is {own}, the federation's {settings.covariance_fingerprint}",
             mend="take the federation's file; it is fetched where neither --covariance nor the model's folder has one",
         )
+    return own
 
 
 def _fetch_covariance(federation: Federation, settings: FederationSettings, folder: StateFolder, voice: Voice) -> Path:
@@ -127,5 +127,5 @@ def _fetch_covariance(federation: Federation, settings: FederationSettings, fold
     target = folder.covariance / digest
     with voice.progress("downloading the covariance") as progress:
         file = download(federation.connection, digest, target, progress=progress, patience=federation.patience)
-    _compare_covariance(file, covariance_fingerprint(file), settings)
+    _covariance_fingerprint(file, settings)
     return file

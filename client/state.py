@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from collabedit.client import schema
-from collabedit.client.snapshot import Outcome
+from collabedit.client.snapshot import ENDED, Outcome
 from collabedit.common.edits import Edit, Parsed
 from collabedit.common.errors import StateError
 
@@ -209,7 +209,7 @@ class ClientState:
             values = {"status": status.value, "version": version, "reason": "" if merged else outcome.reason}
             connection.execute(edits.update().where(entered).values(**values))
             connection.execute(rounds.delete().where(rounds.c.round == outcome.round))
-            name = "merged" if merged else outcome.phase.name.lower()
+            name = "merged" if merged else outcome.phase.name.lower() if outcome.phase in ENDED else "out"
             connection.execute(
                 rounds.insert().values(
                     round=outcome.round, outcome=name, version=version, reason=outcome.reason, edits=count

@@ -33,8 +33,10 @@ class WorldMovedError(Exception):
 
 
 class Steps:
-    """One client's steps. `lost`: how a round ended that did not merge our edits, and `refused`: why our contribution
-    was; None while nothing of the kind happened. `told`: lines about rounds just scored, for whoever reports them.
+    """One client's steps, and what came of them for whoever runs them.
+
+    lost: how a round that we worked in ended without our edits; refused: why our contribution was; None while nothing
+    of the kind happened. told: lines about rounds just scored.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Steps:
         self._attempt = 0
         self._targets: Targets | None = None
         self._shut: int | None = None
+        self._worked_in: int | None = None
         self._held: frozenset[str] = frozenset()
         self.lost: Outcome | None = None
         self.refused: ContributionError | None = None
@@ -112,7 +115,7 @@ class Steps:
             self._state.release()
             self._shut = round_
             raise
-        self._attempt = snapshot.attempt
+        self._attempt, self._worked_in = snapshot.attempt, round_
         self._news.give(snapshot)
         self._voice.say(f"round {round_}: entered with {len(batch)} edits, on version {self._model.base.version}")
 
@@ -126,7 +129,7 @@ class Steps:
         else:
             self._state.settle(outcome)
             if not outcome.merged:
-                self.lost = outcome
+                self.lost = outcome if round_ == self._worked_in else None
                 why = outcome.reason or outcome.phase.name.lower().replace("_", " ")
                 self._voice.say(f"round {round_}: ended without our edits: {why}; they wait for the next")
         prune(self._folder.outbox, ())
@@ -152,7 +155,7 @@ class Steps:
         return [each.edit for each in self._state.batch()]
 
     def _find_targets(self, round_: int) -> None:
-        place = self.place()
+        place, self._worked_in = self.place(), round_
 
         def tick(done: int, total: int) -> None:
             progress(done, total)

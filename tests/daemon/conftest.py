@@ -163,14 +163,17 @@ class Process:
             return next((line for line in (*self.out, *self.lines) if text in line), None)
 
         with self._changed:
-            self._changed.wait_for(lambda: found() or self._open == 0, timeout=120)
+            self._changed.wait_for(lambda: found() or self._open == 0, timeout=300)
             line = found()
         assert line is not None, f"no {text!r} in:\n" + "\n".join((*self.out, *self.lines))
         return line
 
     def end(self) -> int:
         """Waits for the exit code and for the last lines."""
-        code = self.popen.wait(timeout=120)
+        try:
+            code = self.popen.wait(timeout=300)
+        except subprocess.TimeoutExpired:
+            pytest.fail("did not end; it said:\n" + "\n".join((*self.out, *self.lines)))
         for reader in self._readers:
             reader.join()
         return code
@@ -325,21 +328,18 @@ def parties(folder: Path) -> dict[str, list[Edit]]:
 
 @pytest.fixture(scope="session")
 def told(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """One round in layer-sync, merged, of three client processes that reached the server through the proxy."""
-    host = Host(tmp_path_factory.mktemp("round"), model)
-    server, address = host.server("--quorum", "3", "--entry-window", "0")
-    proxy = RecordingProxy(address)
-    edits = parties(host.folder)
-    clients = {
-        name: host.client(name, proxy.address, host.folder / f"{name}.jsonl", "--once", "--json", *ONE_AT_A_TIME)
-        for name in PARTIES
-    }
-    codes = {name: client.end() for name, client in clients.items()}
-    assert set(codes.values()) == {0}, "\n".join(client.said for client in clients.values())
-    results = {name: json.loads("\n".join(client.out)) for name, client in clients.items()}
-    yield Told(host, address, edits, results, proxy, "\n".join((*server.out, *server.lines)))
-    proxy.close()
-    host.close()
+    """A merged round in layer-sync of three clients, one of them a process, that reached the server by the proxy."""
+    with contextlib.closing(Host(tmp_path_factory.mktemp("round"), model)) as host:
+        server, address = host.server("--quorum", "3", "--entry-window", "0")
+        with contextlib.closing(RecordingProxy(address)) as proxy:
+            edits = parties(host.folder)
+            first, *others = (host.folder / f"{name}.jsonl" for name in PARTIES)
+            ada = host.client("ada", proxy.address, first, "--once", "--json", *ONE_AT_A_TIME)
+            threads = [InProcess(host, file.stem, proxy.address, file) for file in others]
+            results = {file.stem: each.end() for file, each in zip(others, threads, strict=True)}
+            assert ada.end() == 0, ada.said
+            results = {"ada": json.loads("\n".join(ada.out)), **json.loads(json.dumps(results))}
+            yield Told(host, address, edits, results, proxy, "\n".join((*server.out, *server.lines)))
 
 
 @dataclass(frozen=True)
@@ -401,6 +401,7 @@ def one_load_at_a_time() -> Iterator[None]:
         with LOADING:
             return load_model(folder, **how)
 
+    torch.set_num_threads(1)  # as in the processes: the same bits in both
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(crew, "load_model", load)
         yield
@@ -419,7 +420,7 @@ class InProcess:
     def end(self) -> dict:
         """The result; raises what the client raised."""
         try:
-            return self._ran.result(timeout=120)
+            return self._ran.result(timeout=300)
         finally:
             self._pool.shutdown(wait=False)
 

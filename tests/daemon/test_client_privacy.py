@@ -98,7 +98,7 @@ def _pieces(matrix: torch.Tensor) -> Iterator[bytes]:
 
 
 def test_what_is_looked_for_would_be_found(seen: dict[str, bytes], loaded: LoadedModel) -> None:
-    """The control: names of tensors are seen in the calls, a client's in the database, columns of a matrix in a blob."""
+    """The control: names of tensors are in the calls, a client's in the database, columns of a matrix in a blob."""
     assert b"layer=2" in seen["the log"]
     assert any(b"ada" in content for where, content in seen.items() if ".sqlite" in where)
     weight = loaded.folder.edited_weights(loaded.folder.preset)[0]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 from watchfiles import watch
 
+from collabedit.client.edit_file import read_edits
 from collabedit.client.loading import load_model
 from collabedit.client.memit import global_edit
+from collabedit.client.state import ClientState
+from collabedit.client.state_folder import StateFolder
 from collabedit.client.weights import restored, write_weight
 from collabedit.common.covariance_file import CovarianceFile, prior
 from collabedit.common.model_folder import find_model
@@ -52,22 +56,23 @@ def test_killed_clients_come_back_and_the_weights_are_the_same(host, told, tools
     """SIGKILL in the search for z, and again between the layers: the same command leads to the same bits."""
     _, address = host.server("--quorum", "3", "--entry-window", "0")
     tools.parties(host.folder)
+    mine, *others = (host.folder / f"{name}.jsonl" for name in tools.PARTIES)
+    waiting = [tools.in_process(host, file.stem, address, file) for file in others]
 
-    def start(name: str):
-        return host.client(name, address, host.folder / f"{name}.jsonl", "--once", *tools.ONE_AT_A_TIME)
+    def start():
+        return host.client("ada", address, mine, "--once", *tools.ONE_AT_A_TIME)
 
-    others = [start(name) for name in tools.PARTIES[1:]]
     (host.folder / "ada" / "targets").mkdir(parents=True)
-    first = start("ada")
+    first = start()
     next(iter(watch(host.folder / "ada" / "targets", debounce=50, step=10)))
     first.kill()
-    second = start("ada")
+    second = start()
     second.wait_for("layer 2 of 3 sent")
     second.kill()
-    third = start("ada")
-    codes = [each.end() for each in (*others, third)]
-    assert codes == [0, 0, 0], third.said
-    assert "0 targets found, 8 kept from before" in third.said or "published" in third.said
+    third = start()
+    assert [each.end()["merged"] for each in waiting] == [8, 8]
+    assert third.end() == 0, third.said
+    assert "8 of 8 edits merged" in third.said
     with tools.observing(address, tmp_path) as here, tools.observing(told.address, tmp_path) as there:
         assert here.digests(1) == there.digests(1)
 
@@ -154,3 +159,44 @@ def test_a_member_lost_between_layers_costs_a_restart_and_nothing_else(
         targets = tools.kept_targets(loaded, [host.folder / "ada"], [mine])
         updates = global_edit(loaded, mine, targets, folder.preset, folder.context_templates, priors_of(folder))
         assert tools.relative_error(loaded, lost.weights(1), updates) <= 1e-6
+
+
+def test_a_client_dropped_while_it_was_away_enters_again(host, tools, tmp_path: Path) -> None:
+    """Killed after entering and given up by the server: the same command, `--once`, enters again and merges."""
+    _, address = host.server("--entry-window", "0", "--liveness", "1")
+    file = tools.write_edits(tmp_path / "ada.jsonl", tools.facts(0, 8))
+    folder = StateFolder(host.folder / "ada")
+    folder.make()
+    with (
+        tools.observing(address, tmp_path) as observer,
+        tools.observing(address, tmp_path, "ada") as earlier,
+        ClientState(folder.ledger) as state,
+    ):
+        settings = observer.federation.settings(patience=5)
+        state.bind(settings.federation)
+        state.take_in(read_edits(file))
+        state.enter(1)
+        now = earlier.federation.enter(1, 0, 8)
+        while now.members:
+            now = observer.federation.await_change(now.revision, 20)
+    client = tools.in_process(host, "ada", address, file)
+    assert client.end()["merged"] == 8
+    assert "not heard of for 1 s" in client.said
+
+
+def test_the_server_is_killed_and_comes_back_in_the_middle_of_a_round(host, told, tools, tmp_path: Path) -> None:
+    """SIGKILL of the server between two layers: clients wait for it and go on; the weights are the same."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+    flags = ("--listen", f"127.0.0.1:{port}", "--quorum", "3", "--entry-window", "0")
+    server, address = host.server(*flags)
+    edits = tools.parties(host.folder)
+    clients = [tools.in_process(host, name, address, host.folder / f"{name}.jsonl") for name in edits]
+    server.wait_for("layer=1")
+    server.kill()
+    host.server(*flags)
+    assert [client.end()["merged"] for client in clients] == [8, 8, 8]
+    with tools.observing(address, tmp_path) as here, tools.observing(told.address, tmp_path) as there:
+        ours, theirs = here.weights(1), there.weights(1)
+    for name, weight in ours.items():
+        assert float((weight - theirs[name]).norm()) <= 1e-6 * float(theirs[name].norm())
