@@ -43,6 +43,8 @@ OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.http2.bdp_probe", 0),  # left to itself gRPC takes in ever more of a stream that the disk is behind with
+    ("grpc.http2.lookahead_bytes", 4 << 20),
     ("grpc.max_receive_message_length", 16 << 20),
     ("grpc.enable_http_proxy", 0),
 )

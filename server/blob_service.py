@@ -30,7 +30,7 @@ from collabedit.v1 import federation_pb2_grpc as rpc
 MAX_BLOB_BYTES: Final = 64 << 30
 MAX_UPLOADS: Final = 8
 MAX_DIGESTS: Final = 4096
-DISK_THREADS: Final = 8
+DISK_THREADS: Final = 4
 DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Result = TypeVar("Result")
