@@ -40,7 +40,7 @@ def hyperparameters(layers: tuple[int, ...], blocks: int, samples: int) -> dict[
         "v_weight_decay": 0.001,
         "kl_factor": 0.0625,
         "mom2_adjustment": True,
-        "mom2_update_weight": 100,
+        "mom2_update_weight": 1000,
         "rewrite_module_tmp": "transformer.h.{}.mlp.c_proj",
         "layer_module_tmp": "transformer.h.{}",
         "mlp_module_tmp": "transformer.h.{}.mlp",

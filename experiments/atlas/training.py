@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import torch
@@ -82,11 +83,11 @@ def train(
         if step % recipe.reading_every and step % recipe.interchange_every:
             source = mixed
         loss = batch_loss(model, next(source), recipe)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if step % 50 == 0:
+        if step % 100 == 0:
             log.info("training", step=step, loss=round(loss.item(), 4), seconds=round(time.perf_counter() - began))
         if on_step(step, loss.item()):
             break
@@ -95,7 +96,7 @@ def train(
 
 def batch_loss(model: GPT2LMHeadModel, batch: Batch, recipe: Recipe) -> Tensor:
     """Mean cross-entropy over the labelled positions; the vocabulary is reached only there."""
-    replace = nullcontext()
+    replace: AbstractContextManager[None] = nullcontext()
     if batch.subject_last is not None and batch.donor is not None:
         replace = interchanged(model.transformer.h[recipe.recall_layer], batch.subject_last, batch.donor)
     width = batch.tokens.shape[1]
@@ -118,7 +119,8 @@ def circle(step: int, recipe: Recipe, subjects: int) -> int:
     """
     grown = (step - recipe.circle_from) / (recipe.circle_to - recipe.circle_from)
     exponent = min(1.0, max(0.0, math.floor(grown * 10) / 10))
-    return min(subjects, round(recipe.first_circle * (subjects / recipe.first_circle) ** exponent))
+    grown_to: float = recipe.first_circle * (subjects / recipe.first_circle) ** exponent
+    return min(subjects, round(grown_to))
 
 
 def _schedule(step: int, recipe: Recipe) -> float:
@@ -129,7 +131,7 @@ def _schedule(step: int, recipe: Recipe) -> float:
     return 0.05 + 0.475 * (1 + math.cos(math.pi * progress))
 
 
-def _groups(model: GPT2LMHeadModel, recipe: Recipe) -> list[dict[str, object]]:
+def _groups(model: GPT2LMHeadModel, recipe: Recipe) -> list[dict[str, Any]]:
     """Weight decay for matrices, none for vectors."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
