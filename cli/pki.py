@@ -234,6 +234,9 @@ def client(ca: Path, name: str, role: Role, address: str, out: Path, as_json: bo
 
 
 def _as_admin(state: Path) -> Connection:
+    """The server whose state this is, as its admin: at $COLLAB_SERVER, else on this host."""
+    import os
+
     from collabedit.client.connection import DEFAULT_SERVER, connect
     from collabedit.common.credentials import Credentials
     from collabedit.common.errors import IdentityError
@@ -244,7 +247,7 @@ def _as_admin(state: Path) -> Connection:
             f"{folder}: no administrator's credentials", mend="run this on the server's host, with the server's --state"
         )
     held = Credentials.load(folder)
-    return connect(held.server or DEFAULT_SERVER, held)
+    return connect(os.environ.get("COLLAB_SERVER") or held.server or DEFAULT_SERVER, held)
 
 
 def _signer(folder: Path) -> KeyPair:
