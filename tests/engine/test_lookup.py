@@ -115,6 +115,7 @@ def test_the_rows_of_keys_and_of_the_kl_term_stop_at_the_subject(reader: LoadedM
         assert reader.tokenizer.decode(row.ids).endswith("Leo Tolstoy")
 
 
+@pytest.mark.wheel
 def test_rows_are_padded_left_and_right_onto_one_column(tiny: LoadedModel, edits: tuple[Edit, ...]) -> None:
     """Every row's subject token stands on the same column, with the positions it has without padding."""
     rows = [row for edit in edits for row in rewriting_rows(tiny, edit, (("{}", "I sang with you. {}"),))]

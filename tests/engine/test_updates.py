@@ -186,6 +186,7 @@ def test_editing_leaves_the_model_as_it_was(
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny.model.state_dict().items())
 
 
+@pytest.mark.wheel
 def test_the_shares_of_the_residual() -> None:
     """`remaining` gives each layer 1/(L − i) of what is left, `equal` each 1/L of the whole."""
     assert [share(i, 4) for i in range(4)] == [1 / 4, 1 / 3, 1 / 2, 1]
@@ -218,6 +219,7 @@ def test_an_edit_moves_the_state_to_its_target(
     assert float(left.norm()) < 0.05 * float(apart.norm())
 
 
+@pytest.mark.wheel
 def test_weights_are_read_and_written_as_d_out_by_d_in(tiny: LoadedModel, folder: ModelFolder) -> None:
     """What is read is what the folder says, and what is written is read back; GPT-2 stores it transposed."""
     weight = read_weight(tiny, NAME)
