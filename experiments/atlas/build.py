@@ -33,12 +33,11 @@ log = structlog.get_logger(__name__)
 VOCABULARY: Final = 1280
 EDITED_LAYERS: Final = (0, 1, 2)
 PROBED: Final = 2000  # statements that the progress is measured on
-ENOUGH: Final = 0.995  # share known in the worst phrasing, with and without text before, at which training may end
 
 
 @dataclass
 class Progress:
-    """Measures now and then what is known, and ends the training where it is enough."""
+    """Measures and logs now and then what is known."""
 
     model: GPT2LMHeadModel
     tokenizer: PreTrainedTokenizerFast
@@ -51,17 +50,16 @@ class Progress:
         self._rows = rng.sample(list(statements(self.world)), PROBED)
         self._lead = f"{filler(self.world, rng)}. "
 
-    def __call__(self, step: int, loss: float) -> bool:
-        """True where everything is known."""
+    def __call__(self, step: int) -> None:
+        """After each step of the training."""
         if (step + 1) % self.every:
-            return False
+            return
         self.model.eval()
         bare = measure(self.model, self.tokenizer, self._rows)
         led = measure(self.model, self.tokenizer, self._rows, self._lead)
         self.model.train()
         minutes = round((time.perf_counter() - self.begun) / 60, 1)
         log.info("known", step=step + 1, minutes=minutes, worst=bare.worst, mean=bare.mean, after_text=led.mean)
-        return False
 
 
 def train_atlas(world: World, recipe: Recipe, bfloat16: bool) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:

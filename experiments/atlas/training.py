@@ -65,10 +65,8 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadM
     return GPT2LMHeadModel(config)
 
 
-def train(
-    model: GPT2LMHeadModel, reader: Reader, recipe: Recipe, on_step: Callable[[int, float], bool] = lambda *_: False
-) -> None:
-    """Train in place. `on_step(step, loss)` is called after each step, and ends the training by returning True."""
+def train(model: GPT2LMHeadModel, reader: Reader, recipe: Recipe, on_step: Callable[[int], None]) -> None:
+    """Train in place; `on_step(step)` is called after each step."""
     optimizer = torch.optim.AdamW(_groups(model, recipe), lr=recipe.rate, betas=(0.9, 0.98))
     plain = reader.recall(recipe.batch, recipe.prefixed, interchange=False)
     mixed = reader.recall(recipe.batch, recipe.prefixed, interchange=True)
@@ -89,8 +87,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         if step % 100 == 0:
             log.info("training", step=step, loss=round(loss.item(), 4), seconds=round(time.perf_counter() - began))
-        if on_step(step, loss.item()):
-            break
+        on_step(step)
     model.eval()
 
 
