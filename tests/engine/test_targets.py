@@ -295,5 +295,5 @@ def test_the_search_asks_nothing_of_a_family_but_its_adapter(
     # Gemma's attention takes its softmax in float32, where transformers' mask for float64 has no finite lowest number.
     dtype, most = (torch.float32, 1e-3) if kind == "gemma2" else (torch.float64, 1e-6)
     loaded = LoadedModel(model.to(dtype).eval().requires_grad_(False), tiny.tokenizer, architecture, tiny.folder)
-    z, _ = reference(loaded, edits, hparams, templates)
-    assert furthest(find_targets(loaded, edits, hparams, templates).z, z) < most
+    z, _ = reference(loaded, edits[::2], hparams, templates)
+    assert furthest(find_targets(loaded, edits[::2], hparams, templates).z, z) < most
