@@ -47,12 +47,14 @@ def experiment() -> None:
 @click.option("--model", default="atlas", show_default=True, help="A model folder with party edits.")
 @click.option("--parties", type=click.Choice(["3", "10"]), default="10", show_default=True, help="How many.")
 @click.option("--edits-per-party", type=click.IntRange(min=1), help="The first so many of each.  [default: all]")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+              help="CPU threads; for a model as small as atlas 1 is fastest.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def shape(model: str, parties: str, edits_per_party: int | None, as_json: bool) -> None:
+def shape(model: str, parties: str, edits_per_party: int | None, threads: int, as_json: bool) -> None:
     """Every method on one round of ten parties: the shape of the paper's Tables 1 and 2, on the bundled model.
 
     Runs in one process. The z vectors are found once, in one party's batches, and shared by all rows, so that rows
-    differ by the merge alone.
+    differ by the merge alone; keys are measured in float64 for the same reason.
 
     \b
     Example:
@@ -62,7 +64,7 @@ def shape(model: str, parties: str, edits_per_party: int | None, as_json: bool) 
     from collabedit.experiments.shape import run_shape
 
     with screen() as listener:
-        found = run_shape(model, int(parties), edits_per_party, listener)
+        found = run_shape(model, int(parties), edits_per_party, listener, threads=threads)
     if as_json:
         print_json(found.as_json())
     else:
@@ -71,6 +73,8 @@ def shape(model: str, parties: str, edits_per_party: int | None, as_json: bool) 
 
 @experiment.command("federation")
 @options_of(FederationOptions)
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
+              help="CPU threads; for a model as small as atlas 1 is fastest.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def federation(as_json: bool, **flags: Any) -> None:
     """What a live federation's rounds did, beside other ways of merging the same edits; for simulations.

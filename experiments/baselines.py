@@ -7,7 +7,8 @@ weight in the model's own dtype, minus the old one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Final
@@ -47,14 +48,14 @@ class Bench:
     wire: torch.dtype = torch.float32
 
     @classmethod
-    def of(cls, folder: ModelFolder) -> Bench:
-        """The model with the hyperparameters, covariance and templates of its folder. Raises UsageError."""
+    def of(cls, folder: ModelFolder, *, dtype: torch.dtype = torch.float32) -> Bench:
+        """The model in `dtype` with the hyperparameters, covariance and templates of its folder. Raises UsageError."""
         hparams, covariance, templates = folder.preset, folder.covariance, folder.context_templates
         if hparams is None or covariance is None or templates is None:
             raise UsageError(f"{folder.name}: no hyperparameters, covariance or context templates in the folder")
         opened, weight = CovarianceFile.open(covariance), hparams.mom2_update_weight
         priors = {name: prior(opened.mean(name), weight) for name in folder.edited_weights(hparams)}
-        return cls(load_model(folder), hparams, templates, priors)
+        return cls(load_model(folder, dtype=dtype), hparams, templates, priors)
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -84,6 +85,17 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """One of the `rows` that `--json` prints."""
         return {"method": self.method, **self.scores.row(), "distance": self.distance}
+
+
+@contextmanager
+def threads_of_torch(number: int) -> Iterator[None]:
+    """Inside, torch computes with so many threads: more than one slow down what is as small as the bundled model."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def union(parties: Sequence[Party]) -> Party:

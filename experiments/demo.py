@@ -29,6 +29,7 @@ from collabedit.experiments.baselines import (
     everything_at_once,
     local_updates,
     merged_by,
+    threads_of_torch,
     union,
 )
 from collabedit.experiments.bundled import party_edits, party_files, party_lines
@@ -94,6 +95,7 @@ def run_demo(folder: Path, model: str, most: int | None, listener: Listener, *, 
     """Runs the demo in `folder`, which keeps the states, the logs and the exported model.
 
     model: a folder or name with edits for three parties. most: edits of each party (None: all).
+    threads: CPU threads of every process, this one too.
     Raises ChildFailedError with its last lines where a process fails; every process is stopped by then.
     """
     clock, base = _Clock(), find_model(model)
@@ -104,18 +106,10 @@ def run_demo(folder: Path, model: str, most: int | None, listener: Listener, *, 
         raise UsageError(f"{exported}: is there already", mend="give --keep another folder")
     files = _deal(base, folder, names, most)
     _round(folder, model, names, files, [len(each) for each in edits], exported, listener, threads, clock)
-    bench = Bench.of(base)
-    parties = [
-        Party(name, own, _stored_targets(bench, own, folder / name / "state" / "targets"))
-        for name, own in zip(names, edits, strict=True)
-    ]
-    everybody = union(parties).edits
-    published = _published(base, exported, bench.weights)
-    rows = _rows(bench, parties, everybody, published, listener)
-    clock.lap("comparing")
-    afresh = _afresh(bench, everybody, published, listener)
-    clock.lap("finding z afresh")
+    with threads_of_torch(threads):
+        rows, afresh = _compared(base, folder, names, edits, exported, listener, clock)
     listener.say("asking the exported model")
+    everybody = [edit for own in edits for edit in own]
     loaded = _ask(exported, everybody, rows["collabedit"].scores)
     clock.lap("asking")
     ordered = tuple(rows[method] for method in ORDER)
@@ -151,6 +145,25 @@ def _round(
         listener.say("exporting the published round as a Hugging Face model folder")
         federation.export(names[0], model, exported)
     clock.lap("exporting")
+
+
+def _compared(
+    base: ModelFolder, folder: Path, names: Sequence[str], edits: Sequence[tuple[Edit, ...]], exported: Path,
+    listener: Listener, clock: _Clock,
+) -> tuple[dict[str, Row], float]:  # fmt: skip
+    """The rows by method, and the distance with z vectors found afresh."""
+    bench = Bench.of(base)
+    parties = [
+        Party(name, own, _stored_targets(bench, own, folder / name / "state" / "targets"))
+        for name, own in zip(names, edits, strict=True)
+    ]
+    everybody = union(parties).edits
+    published = _published(base, exported, bench.weights)
+    rows = _rows(bench, parties, everybody, published, listener)
+    clock.lap("comparing")
+    afresh = _afresh(bench, everybody, published, listener)
+    clock.lap("finding z afresh")
+    return rows, afresh
 
 
 def _stored_targets(bench: Bench, edits: Sequence[Edit], folder: Path) -> Targets:

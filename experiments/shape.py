@@ -1,15 +1,19 @@
 """The paper's shape (its Tables 1 and 2) on the bundled model: ten parties, one round, every method.
 
 In one process, through the engine and the merge that client and server run: layer-sync for collabedit, one-shot true
-MEMIT of each party for the naive merges. The z vectors are found once, in one party's batches, and shared by all rows.
+MEMIT of each party for the naive merges. The z vectors are found once, in one party's batches and in float32, and are
+shared by all rows; keys are then measured in float64, so that rows differ by the merge alone and not by the rounding of
+whole forward passes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from collabedit.client.targets import Targets, find_targets
 from collabedit.common.edits import Edit
@@ -24,6 +28,7 @@ from collabedit.experiments.baselines import (
     layer_by_layer,
     local_updates,
     merged_by,
+    threads_of_torch,
 )
 from collabedit.experiments.bundled import party_edits
 from collabedit.experiments.progress import Listener, ticking
@@ -46,26 +51,28 @@ class Shape:
             "model": self.model,
             "parties": self.parties,
             "edits": self.edits,
-            "targets": "found once, in one party's batches, and shared by all rows",
+            "targets": "found once, in one party's batches, and shared by all rows; keys measured in float64",
             "rows": [row.as_json() for row in self.rows],
             "seconds": self.seconds,
         }
 
 
-def run_shape(model: str, parties: int, most: int | None, listener: Listener) -> Shape:
+def run_shape(model: str, parties: int, most: int | None, listener: Listener, *, threads: int) -> Shape:
     """Runs the experiment. most: edits of each party (None: all)."""
     begun = time.monotonic()
     folder = find_model(model)
     dealt = party_edits(folder, parties, most)
     everybody = tuple(edit for own in dealt for edit in own)
-    bench = Bench.of(folder)
-    listener.say(f"finding z of {len(everybody)} edits, once for all rows")
-    targets = find_targets(
-        bench.loaded, everybody, bench.hparams, bench.templates, on_progress=ticking(listener, "finding z")
-    )
-    members = _dealt(dealt, targets)
-    rows = _rows(bench, members, everybody, listener)
+    with threads_of_torch(threads):
+        members = _dealt(dealt, _targets(Bench.of(folder), everybody, listener))
+        rows = _rows(Bench.of(folder, dtype=torch.float64), members, everybody, listener)
     return Shape(tuple(rows), folder.name, parties, len(everybody), round(time.monotonic() - begun, 1))
+
+
+def _targets(bench: Bench, edits: Sequence[Edit], listener: Listener) -> Targets:
+    listener.say(f"finding z of {len(edits)} edits, once for all rows")
+    tick = ticking(listener, "finding z")
+    return find_targets(bench.loaded, edits, bench.hparams, bench.templates, on_progress=tick)
 
 
 def _dealt(dealt: Sequence[Sequence[Edit]], targets: Targets) -> list[Party]:
@@ -87,5 +94,4 @@ def _rows(bench: Bench, members: Sequence[Party], edits: Sequence[Edit], listene
     listener.say("merging what each party gets alone")
     contributions = local_updates(bench, members, ticking(listener, "local updates"))
     updates |= {method: merged_by(method, bench, contributions) for method in NAIVE}
-    on_progress: Callable[[int, int], None] = ticking(listener, "scoring methods")
-    return compare(bench, updates, edits, on_progress)
+    return compare(bench, updates, edits, ticking(listener, "scoring methods"))
