@@ -73,8 +73,6 @@ def shape(model: str, parties: str, edits_per_party: int | None, threads: int, a
 
 @experiment.command("federation")
 @options_of(FederationOptions)
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
-              help="CPU threads; for a model as small as atlas 1 is fastest.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def federation(as_json: bool, **flags: Any) -> None:
     """What a live federation's rounds did, beside other ways of merging the same edits; for simulations.
