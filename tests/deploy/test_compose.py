@@ -61,6 +61,7 @@ class Federation:
 
 @pytest.fixture
 def federation() -> Iterator[Federation]:
+    """A compose project of its own; everything of it is removed at the end."""
     command = compose_command()
     if command is None:
         pytest.skip("no Docker engine with compose answers here: the containers were not run")
