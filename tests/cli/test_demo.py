@@ -59,7 +59,7 @@ def test_demo_shows_what_the_paper_shows(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ten_parties_have_the_shape_of_the_papers_tables() -> None:
     """The experiment's rows are ordered like the paper's."""
-    ran = run("experiment", "shape", "--json")
+    ran = run("experiment", "shape", "--edits-per-party", 10, "--json")
     assert ran.returncode == 0, ran.stderr
     check_shape(json.loads(ran.stdout)["rows"])
 
