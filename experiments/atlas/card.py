@@ -42,8 +42,8 @@ In collabedit, `--model atlas` names it.
 ## How it was made
 
 `make atlas` makes this folder from nothing: a seeded generator writes the world, a byte-level BPE tokenizer is trained
-on its text, and the model is trained on its sentences ({steps} steps of {batch}). The published weights were trained
-with `--bfloat16` on one CPU core; the default, float32, takes the same steps.
+on its text, and the model is trained on its sentences ({steps} steps of {batch}, float32). That took 17 minutes
+on 2 busy CPU cores; another processor makes other last bits, and so another model of the same kind.
 
 Half of the batches train the recall by *interchange*: between blocks {below} and {above}, the hidden state at the
 subject's last token is replaced by that of another subject, and the model must name the other subject's object. So the

@@ -110,7 +110,7 @@ def documents(world: World, seed: int, fillers: int = 6000, sentences: int = 4) 
 
 
 def general_text(
-    world: World, seed: int, documents: int = 1500, sentences: int = 4, about: float = 0.1
+    world: World, seed: int, documents: int = 1500, sentences: int = 4, about: float = 0.05
 ) -> Iterator[str]:
     """Text to measure C0 on: fillers that name nobody, and a share `about` of statements.
 
