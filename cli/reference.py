@@ -35,8 +35,9 @@ def _below(name: str, command: click.Command) -> Iterator[tuple[str, click.Comma
 
 
 def help_text(name: str, command: click.Command) -> str:
-    """What `name --help` prints, 100 columns wide."""
-    settings = {**command.context_settings, "max_content_width": WIDTH, "terminal_width": WIDTH}
+    """What `name --help` prints, 100 columns wide. Commands of the umbrella inherit its `-h`."""
+    inherited = {"help_option_names": ["-h", "--help"]} if name.startswith("collab ") else {}
+    settings = {**inherited, **command.context_settings, "max_content_width": WIDTH, "terminal_width": WIDTH}
     return command.get_help(click.Context(command, info_name=name, **settings)).rstrip()
 
 
