@@ -20,7 +20,7 @@ def test_reference_pages_are_what_the_code_says(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, command", reference.commands(), ids=lambda value: value if isinstance(value, str) else ""
+    "name, command", list(reference.commands()), ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_every_command_has_help_with_an_example(name: str, command: object) -> None:
     """A person who only types --help is told what a command is for, and sees one that works."""
