@@ -28,6 +28,7 @@ from collabedit.common.errors import UsageError
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.merge import merge_method
 from collabedit.common.model_folder import ModelFolder
+from collabedit.experiments.progress import Listener, ticking
 
 NAIVE: Final = ("task-arithmetic", "simple-average", "ties")
 METHODS: Final = ("unedited", "collabedit", "global-edit", *NAIVE)
@@ -189,3 +190,11 @@ def compare(
         rows.append(Row(method, score_with(bench, update, edits), distance(update, updates["global-edit"])))
         on_progress(len(rows) - 1, len(updates))
     return rows
+
+
+def beside_published(bench: Bench, members: Sequence[Party], update: Update, listener: Listener) -> list[Row]:
+    """What a live round published (collabedit), and what the other methods make of the same edits and z vectors."""
+    updates = {"collabedit": update, "global-edit": everything_at_once(bench, members)}
+    contributions = local_updates(bench, members, ticking(listener, "local updates"))
+    updates |= {method: merged_by(method, bench, contributions) for method in NAIVE}
+    return compare(bench, updates, union(members).edits, ticking(listener, "scoring methods"))

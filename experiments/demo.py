@@ -24,11 +24,9 @@ from collabedit.experiments.baselines import (
     Bench,
     Party,
     Row,
-    compare,
+    beside_published,
     distance,
     everything_at_once,
-    local_updates,
-    merged_by,
     threads_of_torch,
     union,
 )
@@ -159,7 +157,8 @@ def _compared(
     ]
     everybody = union(parties).edits
     published = _published(base, exported, bench.weights)
-    rows = _rows(bench, parties, everybody, published, listener)
+    listener.say("editing everything at once with the parties' own z vectors, and merging naively, to compare")
+    rows = {row.method: row for row in beside_published(bench, parties, published, listener)}
     clock.lap("comparing")
     afresh = _afresh(bench, everybody, published, listener)
     clock.lap("finding z afresh")
@@ -175,17 +174,6 @@ def _published(base: ModelFolder, exported: Path, weights: Sequence[str]) -> dic
     """What the round changed: the exported weights minus the base's, float64."""
     edited = ModelFolder(exported, "exported")
     return {weight: edited.weight(weight).double() - base.weight(weight).double() for weight in weights}
-
-
-def _rows(
-    bench: Bench, parties: Sequence[Party], edits: Sequence[Edit], published: dict[str, Tensor], listener: Listener
-) -> dict[str, Row]:
-    """One row a method; the parties' z vectors are the same in all of them."""
-    listener.say("editing everything at once with the parties' own z vectors, and merging naively, to compare")
-    updates = {"collabedit": published, "global-edit": everything_at_once(bench, parties)}
-    contributions = local_updates(bench, parties, ticking(listener, "local updates"))
-    updates |= {method: merged_by(method, bench, contributions) for method in NAIVE}
-    return {row.method: row for row in compare(bench, updates, edits, ticking(listener, "scoring methods"))}
 
 
 def _afresh(bench: Bench, edits: Sequence[Edit], published: dict[str, Tensor], listener: Listener) -> float:

@@ -6,12 +6,10 @@ real party may see. Each round is replayed on the version that it stood on, with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from collabedit.client.connection import Connection
 from collabedit.client.federation import Federation
@@ -27,18 +25,8 @@ from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.edits import Edit
 from collabedit.common.errors import StateError, UsageError
 from collabedit.common.model_folder import ModelFolder
-from collabedit.experiments.baselines import (
-    NAIVE,
-    Bench,
-    Party,
-    Row,
-    compare,
-    everything_at_once,
-    local_updates,
-    merged_by,
-    union,
-)
-from collabedit.experiments.progress import Listener, ticking
+from collabedit.experiments.baselines import Bench, Party, Row, beside_published, union
+from collabedit.experiments.progress import Listener
 
 PATIENCE = 10.0  # seconds that the server may be away
 
@@ -104,7 +92,7 @@ def replay(
         model.catch_up(before)
         published = {name: weight - read_weight(loaded, name).double() for name, weight in held.items()}
         members = [_party(bench, name, own, parties / name / "state") for name, own in edits.items()]
-        rows = _rows(replace(bench, priors=dict(priors)), members, published, listener)
+        rows = beside_published(replace(bench, priors=dict(priors)), members, published, listener)
         replayed.append(Replayed(number, tuple(edits), len(union(members).edits), tuple(rows)))
         before = after
     return replayed
@@ -113,10 +101,3 @@ def replay(
 def _party(bench: Bench, name: str, edits: Sequence[Edit], state: Path) -> Party:
     store = TargetStore(StateFolder(state).targets)
     return Party(name, tuple(edits), find_targets(bench.loaded, edits, bench.hparams, bench.templates, store=store))
-
-
-def _rows(bench: Bench, members: Sequence[Party], published: Mapping[str, Tensor], listener: Listener) -> list[Row]:
-    updates = {"collabedit": published, "global-edit": everything_at_once(bench, members)}
-    contributions = local_updates(bench, members, ticking(listener, "local updates"))
-    updates |= {method: merged_by(method, bench, contributions) for method in NAIVE}
-    return compare(bench, updates, union(members).edits, ticking(listener, "scoring methods"))
