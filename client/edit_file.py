@@ -66,13 +66,14 @@ class FileFollower:
         """Ends the thread's wait; does not wait for it."""
         self._stop.set()
 
+    def concerns(self, _: object, path: str) -> bool:
+        """Whether a change of `path` is one of the file followed."""
+        return Path(path) == self._file
+
     def _follow(self) -> None:
         from watchfiles import watch
 
-        def concerns_us(_: object, path: str) -> bool:
-            return Path(path) == self._file
-
         for _ in watch(
-            self._file.parent, watch_filter=concerns_us, stop_event=self._stop, recursive=False, debounce=200
+            self._file.parent, watch_filter=self.concerns, stop_event=self._stop, recursive=False, debounce=200
         ):
             self._changed()

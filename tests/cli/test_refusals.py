@@ -33,7 +33,7 @@ def rewritten(path: Path, target: Path, *, tensors: dict | None = None, **metada
     return target
 
 
-def refused(ran, code: ExitCode, *words: str) -> None:
+def assert_refused(ran, code: ExitCode, *words: str) -> None:
     """One `error:` line with all the words in it, the exit code, nothing on standard output, no traceback."""
     assert ran.code == code, ran.err
     lines = [line for line in ran.err.splitlines() if line.startswith("error: ")]
@@ -63,7 +63,7 @@ def test_a_bad_line_is_named_by_number(
     edits, out = kit.write_lines(tmp_path / "mine.jsonl", records[:1]), tmp_path / "out.safetensors"
     edits.write_text(edits.read_text() + line + "\n")
     arguments = ("edit", "--model", model_folder, "--edits", edits, "--out", out)
-    refused(collab(*arguments), ExitCode.BAD_EDITS, *words, "--skip-invalid")
+    assert_refused(collab(*arguments), ExitCode.BAD_EDITS, *words, "--skip-invalid")
     assert not out.exists()
     ran = collab(*arguments, "--skip-invalid")
     assert ran.code == 0, ran.err
@@ -79,12 +79,12 @@ def test_files_that_are_not_there(collab, model_folder: Path, edits_file: Path, 
         flags = {"model": model_folder, "edits": edits_file, "out": out} | changed
         return collab("edit", *(word for name, value in flags.items() for word in (f"--{name}", value)))
 
-    refused(edit(model="gpt5"), ExitCode.BAD_MODEL, 'no model "gpt5"')
-    refused(edit(edits=gone), ExitCode.BAD_EDITS, str(gone))
-    refused(edit(hparams=gone), ExitCode.BAD_FILE, str(gone))
-    refused(edit(covariance=gone), ExitCode.BAD_FILE, str(gone))
-    refused(edit(out=gone / "out.safetensors"), ExitCode.USAGE, str(gone))
-    refused(edit(model=tmp_path), ExitCode.BAD_MODEL, str(tmp_path))
+    assert_refused(edit(model="gpt5"), ExitCode.BAD_MODEL, 'no model "gpt5"')
+    assert_refused(edit(edits=gone), ExitCode.BAD_EDITS, str(gone))
+    assert_refused(edit(hparams=gone), ExitCode.BAD_FILE, str(gone))
+    assert_refused(edit(covariance=gone), ExitCode.BAD_FILE, str(gone))
+    assert_refused(edit(out=gone / "out.safetensors"), ExitCode.USAGE, str(gone))
+    assert_refused(edit(model=tmp_path), ExitCode.BAD_MODEL, str(tmp_path))
 
 
 def test_hyperparameters_and_templates_that_cannot_be(collab, kit, model_folder: Path, edits_file, tmp_path) -> None:
@@ -92,18 +92,18 @@ def test_hyperparameters_and_templates_that_cannot_be(collab, kit, model_folder:
     hparams, templates = tmp_path / "h.json", tmp_path / "t.json"
     arguments = ("edit", "--model", model_folder, "--edits", edits_file, "--out", tmp_path / "o.safetensors")
     hparams.write_text(json.dumps(kit.memit | {"v_lr": -1}))
-    refused(collab(*arguments, "--hparams", hparams), ExitCode.BAD_FILE, "h.json", "v_lr")
+    assert_refused(collab(*arguments, "--hparams", hparams), ExitCode.BAD_FILE, "h.json", "v_lr")
     hparams.write_text(json.dumps(kit.memit | {"layers": [17]}))
-    refused(collab(*arguments, "--hparams", hparams), ExitCode.BAD_MODEL, "h.17")
+    assert_refused(collab(*arguments, "--hparams", hparams), ExitCode.BAD_MODEL, "h.17")
     templates.write_text('[["no blank"]]')
-    refused(collab(*arguments, "--context-templates", templates), ExitCode.BAD_FILE, "no blank")
+    assert_refused(collab(*arguments, "--context-templates", templates), ExitCode.BAD_FILE, "no blank")
     templates.write_text('{"a": 1}')
-    refused(collab(*arguments, "--context-templates", templates), ExitCode.BAD_FILE, "t.json")
+    assert_refused(collab(*arguments, "--context-templates", templates), ExitCode.BAD_FILE, "t.json")
 
 
 def test_flags_that_cannot_be(collab, model_folder: Path, edits_file: Path, tmp_path: Path) -> None:
     """A missing flag and a value that is none of the choices end with exit code 2."""
-    refused(collab("edit", "--model", model_folder, "--out", tmp_path / "o"), ExitCode.USAGE, "--edits")
+    assert_refused(collab("edit", "--model", model_folder, "--out", tmp_path / "o"), ExitCode.USAGE, "--edits")
     ran = collab("edit", "--model", model_folder, "--edits", edits_file, "--spread", "wide", "--out", tmp_path / "o")
     assert ran.code == ExitCode.USAGE
     assert "sequential" in ran.err
@@ -113,18 +113,18 @@ def test_damaged_contributions_are_refused(collab, kit, model_folder: Path, cont
     """Truncated, not finite, of another shape, without a layer: each names the file, and nothing is written."""
     merged, bad = tmp_path / "merged.safetensors", tmp_path / "bad.safetensors"
     merge = ("merge", "--model", model_folder, "--out", merged, contribution, bad)
-    refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors", "no such file")
+    assert_refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors", "no such file")
     bad.write_bytes(contribution.read_bytes()[:-100])
-    refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors")
+    assert_refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors")
     factor = f"{kit.weights[0]}.kkt_factor"
     tensor = load_file(contribution)[factor]
     rewritten(contribution, bad, tensors={factor: torch.full_like(tensor, float("nan"))})
-    refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors", kit.weights[0], "finite")
+    assert_refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors", kit.weights[0], "finite")
     rewritten(contribution, bad, tensors={factor: tensor[:64].contiguous()})
-    refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors", kit.weights[0])
+    assert_refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors", kit.weights[0])
     kept = {name: each for name, each in load_file(contribution).items() if name.startswith(kit.weights[0])}
     save_file(kept, bad)
-    refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors", kit.weights[1])
+    assert_refused(collab(*merge), ExitCode.BAD_FILE, "bad.safetensors", kit.weights[1])
     assert not merged.exists()
 
 
@@ -135,7 +135,7 @@ def test_fingerprints_are_compared(collab, model_folder: Path, contribution: Pat
     other = rewritten(contribution, tmp_path / "other.safetensors", **{what: "sha256:" + "0" * 64})
     silent = rewritten(contribution, tmp_path / "silent.safetensors", **{what: None})
     merge = ("merge", "--model", model_folder, "--out", merged, contribution)
-    refused(collab(*merge, other), ExitCode.MISMATCH, "other.safetensors", what.replace("_", " "))
+    assert_refused(collab(*merge, other), ExitCode.MISMATCH, "other.safetensors", what.replace("_", " "))
     assert not merged.exists()
     ran = collab(*merge, silent)
     assert ran.code == 0, ran.err
@@ -158,14 +158,14 @@ def test_contributions_of_different_schedules_are_refused(collab, model_folder: 
     """Spreads that differ do not add up."""
     other = rewritten(contribution, tmp_path / "other.safetensors", spread="simultaneous")
     ran = collab("merge", "--model", model_folder, "--out", tmp_path / "m.safetensors", contribution, other)
-    refused(ran, ExitCode.MISMATCH, "other.safetensors", "spread")
+    assert_refused(ran, ExitCode.MISMATCH, "other.safetensors", "spread")
 
 
 def test_a_covariance_of_another_model_is_refused(collab, kit, model_folder: Path, edits_file, tmp_path) -> None:
     """A covariance file that says another model's fingerprint is refused before the model is loaded."""
     c0 = kit.write_c0(tmp_path / "C0.safetensors", model_fingerprint="sha256:" + "0" * 64)
     arguments = ("edit", "--model", model_folder, "--edits", edits_file, "--out", tmp_path / "o.safetensors")
-    refused(collab(*arguments, "--covariance", c0), ExitCode.MISMATCH, "C0.safetensors", "another model")
+    assert_refused(collab(*arguments, "--covariance", c0), ExitCode.MISMATCH, "C0.safetensors", "another model")
 
 
 def test_eval_refuses_weights_that_do_not_fit(collab, model_folder: Path, edits_file: Path, tmp_path: Path) -> None:
@@ -173,6 +173,6 @@ def test_eval_refuses_weights_that_do_not_fit(collab, model_folder: Path, edits_
     weights = tmp_path / "w.safetensors"
     save_file({"transformer.h.1.mlp.c_proj.weight": torch.zeros(3, 3)}, weights)
     arguments = ("eval", "--model", model_folder, "--records", edits_file, "--weights", weights)
-    refused(collab(*arguments), ExitCode.BAD_FILE, "w.safetensors", "shape")
+    assert_refused(collab(*arguments), ExitCode.BAD_FILE, "w.safetensors", "shape")
     save_file({"no.such.weight": torch.zeros(3, 3)}, weights)
-    refused(collab(*arguments), ExitCode.BAD_MODEL, "no.such.weight")
+    assert_refused(collab(*arguments), ExitCode.BAD_MODEL, "no.such.weight")

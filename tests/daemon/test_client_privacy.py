@@ -32,8 +32,10 @@ def loaded(model: Path) -> LoadedModel:
     return load_model(find_model(str(model)))
 
 
-def absent(seen: dict[str, bytes], secret: bytes, what: str) -> None:
-    """Fails where the secret is anywhere."""
+def assert_absent(seen: dict[str, bytes], secret: bytes, what: str) -> None:
+    """Fails where the secret is anywhere; also where there is nothing to look for, or nowhere to look."""
+    assert secret
+    assert all(seen[where] for where in ("the wire", "the calls", "the log"))
     for where, content in seen.items():
         assert secret not in content, f"{what} is in {where}"
 
@@ -44,8 +46,8 @@ def test_no_text_of_an_edit(told, seen: dict[str, bytes]) -> None:
         prompts = (edit.prompt, edit.text, edit.prompt.replace("{}", "").strip())
         for text in (*prompts, edit.subject, *edit.subject.split(), edit.target_new, *edit.paraphrase_prompts):
             for encoding in ("utf-8", "utf-16-le"):
-                absent(seen, text.encode(encoding), repr(text))
-            absent(seen, edit.key.encode(), "an edit's digest")
+                assert_absent(seen, text.encode(encoding), repr(text))
+            assert_absent(seen, edit.key.encode(), "an edit's digest")
 
 
 def test_no_tokens_of_an_edit(told, seen: dict[str, bytes], loaded: LoadedModel) -> None:
@@ -54,7 +56,7 @@ def test_no_tokens_of_an_edit(told, seen: dict[str, bytes], loaded: LoadedModel)
         for text in (edit.text, edit.subject, f" {edit.target_new}", f"{edit.text} {edit.target_new}"):
             ids = loaded.tokenizer(text)["input_ids"]
             for packed in _packed(ids):
-                absent(seen, packed, f"the tokens of {text!r}")
+                assert_absent(seen, packed, f"the tokens of {text!r}")
 
 
 def _packed(ids: list[int]) -> Iterator[bytes]:
@@ -86,7 +88,7 @@ def test_no_key_and_no_residual(told, tools, seen: dict[str, bytes], loaded: Loa
                     ("h", measured.states),
                 ):
                     for secret in _pieces(matrix):
-                        absent(seen, secret, f"{what} of {name} at layer {layer}")
+                        assert_absent(seen, secret, f"{what} of {name} at layer {layer}")
                 write_weight(loaded, weights[index], published[weights[index]])
 
 
@@ -97,9 +99,10 @@ def _pieces(matrix: torch.Tensor) -> Iterator[bytes]:
             yield vector[:PIECE].to(dtype).contiguous().numpy().tobytes()
 
 
-def test_what_is_looked_for_would_be_found(seen: dict[str, bytes], loaded: LoadedModel) -> None:
+def test_what_is_looked_for_would_be_found(told, seen: dict[str, bytes], loaded: LoadedModel) -> None:
     """The control: names of tensors are in the calls, a client's in the database, columns of a matrix in a blob."""
     assert b"layer=2" in seen["the log"]
+    assert {name: len(mine) for name, mine in told.edits.items()} == {"ada": 8, "bob": 8, "cyd": 8}
     assert any(b"ada" in content for where, content in seen.items() if ".sqlite" in where)
     weight = loaded.folder.edited_weights(loaded.folder.preset)[0]
     assert weight.encode() + b".kkt_factor" in seen["the calls"]

@@ -14,7 +14,7 @@ from collabedit.client.state_folder import StateFolder
 from collabedit.common.errors import BadFileError, ContributionError, ExitCode, RoundError
 
 
-def refused(process, code: ExitCode, *said: str) -> None:
+def assert_refused(process, code: ExitCode, *said: str) -> None:
     """The process ends with `code` and says why in one line, without a traceback."""
     assert process.end() == code, process.said
     errors = [line for line in process.lines if line.startswith("error: ")]
@@ -37,7 +37,7 @@ def test_bad_lines_are_all_named_and_nothing_is_touched(host, tmp_path: Path) ->
     bad = tmp_path / "mine.jsonl"
     bad.write_text('{"prompt": "The mother tongue of Darrieux is", "subject": "Danielle", "target_new": "a"}\n[1]\n')
     client = host.client("ada", "localhost:9", bad)
-    refused(
+    assert_refused(
         client, ExitCode.BAD_EDITS, f"{bad}:1: the subject", "write the prompt with {}", f"{bad}:2: not a JSON object"
     )
     assert not (host.folder / "ada").exists()
@@ -48,7 +48,7 @@ def test_no_server(host, mine: Path) -> None:
     """Code 7 with `--once`: the address that nobody answers at is named."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-    refused(host.client("ada", address, mine, "--once"), ExitCode.UNREACHABLE, address)
+    assert_refused(host.client("ada", address, mine, "--once"), ExitCode.UNREACHABLE, address)
 
 
 def test_a_daemon_waits_for_a_server_that_is_away(host, mine: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_daemon_waits_for_a_server_that_is_away(host, mine: Path) -> None:
 def test_without_enrolment(host, tools, mine: Path) -> None:
     """Code 8, and the command that enrols."""
     client = host.start(tools.BIN / "collab-client", "--edits", mine, "--state", host.folder / "ada")
-    refused(client, ExitCode.REFUSED_IDENTITY, "has not enrolled", "collab pki enrol")
+    assert_refused(client, ExitCode.REFUSED_IDENTITY, "has not enrolled", "collab pki enrol")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_without_enrolment(host, tools, mine: Path) -> None:
 def test_flags_that_cannot_be(host, tools, mine: Path, flags: tuple[str, ...], said: str) -> None:
     """Code 2, naming the flag."""
     client = host.start(tools.BIN / "collab-client", "--edits", mine, "--state", host.folder / "ada", *flags)
-    refused(client, ExitCode.USAGE, said)
+    assert_refused(client, ExitCode.USAGE, said)
 
 
 def test_unknown_keys_of_the_toml_are_errors_and_flags_win(host, tools, mine: Path, tmp_path: Path) -> None:
@@ -89,22 +89,22 @@ def test_unknown_keys_of_the_toml_are_errors_and_flags_win(host, tools, mine: Pa
     toml = tmp_path / "client.toml"
     state = host.folder / "ada"
     toml.write_text(f'edits = "{mine}"\nstate = "{state}"\nserver = "localhost:1"\nonce = true\nserve = "x"\n')
-    refused(host.start(tools.BIN / "collab-client", "--config", toml), ExitCode.USAGE, "serve")
+    assert_refused(host.start(tools.BIN / "collab-client", "--config", toml), ExitCode.USAGE, "serve")
     toml.write_text(toml.read_text().replace('serve = "x"', 'insecure = true\nclient_id = "ada"'))
-    refused(host.start(tools.BIN / "collab-client", "--config", toml), ExitCode.UNREACHABLE, "localhost:1")
+    assert_refused(host.start(tools.BIN / "collab-client", "--config", toml), ExitCode.UNREACHABLE, "localhost:1")
     client = host.start(tools.BIN / "collab-client", "--config", toml, "--server", "localhost:2")
-    refused(client, ExitCode.UNREACHABLE, "localhost:2")
+    assert_refused(client, ExitCode.UNREACHABLE, "localhost:2")
 
 
 def test_another_model_or_covariance(host, told, tools, model: Path, mine: Path, tmp_path: Path) -> None:
     """Code 6: the fingerprint that differs is named, model or covariance. Code 4: there is no such model."""
     other = tools.make_model(tmp_path / "other", seed=1)
     client = host.client("eve", told.address, mine, "--once", "--model", other)
-    refused(client, ExitCode.MISMATCH, "the model's fingerprint is sha256:")
+    assert_refused(client, ExitCode.MISMATCH, "the model's fingerprint is sha256:")
     client = host.client("eve", told.address, mine, "--once", "--covariance", _changed_covariance(model, tmp_path))
-    refused(client, ExitCode.MISMATCH, "the covariance's fingerprint is sha256:")
+    assert_refused(client, ExitCode.MISMATCH, "the covariance's fingerprint is sha256:")
     client = host.client("eve", told.address, mine, "--once", "--model", "no-such-model")
-    refused(client, ExitCode.BAD_MODEL, 'no model "no-such-model"')
+    assert_refused(client, ExitCode.BAD_MODEL, 'no model "no-such-model"')
 
 
 def _changed_covariance(model: Path, folder: Path) -> Path:
@@ -122,13 +122,15 @@ def test_the_state_of_another_federation(host, told, mine: Path) -> None:
     with ClientState(folder.ledger) as state:
         state.bind("plaintext-of-others")
     client = host.client("ada", told.address, mine, "--once")
-    refused(client, ExitCode.STATE, "plaintext-of-others", told.results["ada"]["federation"], "--state")
+    assert_refused(client, ExitCode.STATE, "plaintext-of-others", told.results["ada"]["federation"], "--state")
 
 
 def test_a_state_folder_in_use(host, told, mine: Path) -> None:
     """Code 10: one client at a time on a folder."""
     with StateFolder(host.folder / "ada").locked():
-        refused(host.client("ada", told.address, mine, "--once"), ExitCode.STATE, "in use by another collab-client")
+        assert_refused(
+            host.client("ada", told.address, mine, "--once"), ExitCode.STATE, "in use by another collab-client"
+        )
 
 
 def test_fewer_edits_than_the_federation_takes(host, told, tools, tmp_path: Path) -> None:

@@ -320,9 +320,11 @@ def test_a_round_found_waiting_takes_the_new_quorum(world):
         await world.start()
         await world.enter("arosa")
         await world.give("arosa")
+        assert world.merges.merged == []
         world.quorum = 1
         await world.start()
         await world.reached(1)
+        assert world.merges.merged == [(1, 0, 0, ("arosa00",))]
 
     play(scenario())
 

@@ -28,7 +28,7 @@ def status(connection: Connection) -> pb.GetStatusReply:
     return reply
 
 
-def refused(federation: Any, credentials: Credentials | None, said: str) -> None:
+def assert_refused(federation: Any, credentials: Credentials | None, said: str) -> None:
     """The call fails as a refused identity, exit code 8, with `said` in the message and a mend or an instruction."""
     with connect(f"localhost:{federation.port}", credentials) as connection, pytest.raises(IdentityError) as caught:
         status(connection)
@@ -52,30 +52,30 @@ def test_no_certificate(federation: Any) -> None:
 
 def test_plaintext_to_a_tls_port(federation: Any) -> None:
     """The user is told that the server wants TLS."""
-    refused(federation, None, "expects TLS")
+    assert_refused(federation, None, "expects TLS")
 
 
 def test_a_certificate_of_another_ca(federation: Any, start: Any) -> None:
     """The right server, the wrong certificate: refused by the server, and said so."""
     other = start("other").credentials("alice")
     mixed = Credentials(federation.authority.ca_pem, other.certificate_pem, other.key_pem, "")
-    refused(federation, mixed, "certificate")
+    assert_refused(federation, mixed, "certificate")
 
 
 def test_a_server_of_another_ca(federation: Any, start: Any) -> None:
     """The wrong server: the client does not go on."""
-    refused(federation, start("other").credentials("alice"), "not the server of this client's federation")
+    assert_refused(federation, start("other").credentials("alice"), "not the server of this client's federation")
 
 
 def test_a_certificate_that_has_ended(federation: Any) -> None:
     """The end is named."""
-    refused(federation, federation.credentials(days_ago=400), "ended on")
+    assert_refused(federation, federation.credentials(days_ago=400), "ended on")
 
 
 def test_a_certificate_made_for_a_server_is_none_for_a_client(federation: Any) -> None:
     """The extended key usage is checked: the server's own key opens nothing."""
     made = pki.issue_server(federation.authority.signer, ["localhost"], federation.now)
-    refused(federation, Credentials(federation.authority.ca_pem, made.certificate_pem, made.key_pem, ""), "")
+    assert_refused(federation, Credentials(federation.authority.ca_pem, made.certificate_pem, made.key_pem, ""), "")
 
 
 def test_a_client_cannot_play_the_server(federation: Any, loop: Any) -> None:
@@ -126,7 +126,7 @@ def test_a_replaced_certificate(federation: Any) -> None:
     """Once a client has enrolled anew, its earlier certificate opens nothing."""
     old = federation.credentials()
     federation.memory.add_client("alice", "client", "12345", 0.0)
-    refused(federation, old, "replaced")
+    assert_refused(federation, old, "replaced")
 
 
 def test_the_certificate_says_who_calls(federation: Any, tmp_path: Any) -> None:
