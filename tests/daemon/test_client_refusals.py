@@ -46,9 +46,10 @@ def test_bad_lines_are_all_named_and_nothing_is_touched(host, tmp_path: Path) ->
 @pytest.mark.wheel
 def test_no_server(host, mine: Path) -> None:
     """Code 7 with `--once`: the address that nobody answers at is named."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-    assert_refused(host.client("ada", address, mine, "--once"), ExitCode.UNREACHABLE, address)
+    with socket.socket() as bound:  # held but not listening: nobody else, and no connection to itself, can answer there
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        assert_refused(host.client("ada", address, mine, "--once"), ExitCode.UNREACHABLE, address)
 
 
 def test_a_daemon_waits_for_a_server_that_is_away(host, mine: Path) -> None:
