@@ -12,11 +12,14 @@ class Architecture:
     transposed: the edited weight is stored [d_in, d_out] (GPT-2's Conv1D) and is normalised to [d_out, d_in] on
     reading, and back on writing, by `collabedit.common.model_folder` and `collabedit.client.weights` alone.
     tuple_blocks: a block returns (hidden states, …) rather than the hidden states themselves.
+    attention, feed_forward: the modules of a block whose outputs are its attention's and its MLP's.
     """
 
     model_types: tuple[str, ...]
     blocks: str
     rewrite_module: str
+    attention: str
+    feed_forward: str
     final_norm: str
     embeddings: str
     lm_head: str

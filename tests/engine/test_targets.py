@@ -265,6 +265,7 @@ def other_family(kind: str) -> tuple[Any, Architecture]:
     torch.manual_seed(1)
     llama_like = Architecture(
         model_types=(kind,), blocks="model.layers", rewrite_module="model.layers.{}.mlp.down_proj",
+        attention="model.layers.{}.self_attn", feed_forward="model.layers.{}.mlp",
         final_norm="model.norm", embeddings="model.embed_tokens", lm_head="lm_head",
     )  # fmt: skip
     common = {
@@ -281,6 +282,7 @@ def other_family(kind: str) -> tuple[Any, Architecture]:
     )
     gptj = Architecture(
         model_types=("gptj",), blocks="transformer.h", rewrite_module="transformer.h.{}.mlp.fc_out",
+        attention="transformer.h.{}.attn", feed_forward="transformer.h.{}.mlp",
         final_norm="transformer.ln_f", embeddings="transformer.wte", lm_head="lm_head", tuple_blocks=True,
     )  # fmt: skip
     return transformers.GPTJForCausalLM(config), gptj
