@@ -54,8 +54,8 @@ class LoadedModel:
 
     @property
     def longest(self) -> int:
-        """How many tokens the model's positions reach."""
-        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+        """How many tokens the model's positions reach; a sliding window is no limit."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 2048))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -91,8 +91,9 @@ class ModelFolder:
             ) from error
 
     def stored_name(self, weight: str) -> str:
-        """The name under which a file holds `weight`: some folders leave the base model's prefix out."""
-        for name in (weight, weight.partition(".")[2]):
+        """The name under which a file holds `weight`: folders may leave the base model's prefix out, or have another."""
+        loaded, filed = self.architecture.stored
+        for name in (weight, weight.partition(".")[2], filed + weight.removeprefix(loaded)):
             if name in self.files:
                 return name
         raise BadModelError(f"{self.path}: no tensor {weight}")
