@@ -91,7 +91,7 @@ class ModelFolder:
             ) from error
 
     def stored_name(self, weight: str) -> str:
-        """The name under which a file holds `weight`: folders may leave the base model's prefix out, or have another."""
+        """The name under which a file holds `weight`: folders may leave the base model's prefix out or have another."""
         loaded, filed = self.architecture.stored
         for name in (weight, weight.partition(".")[2], filed + weight.removeprefix(loaded)):
             if name in self.files:

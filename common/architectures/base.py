@@ -12,8 +12,9 @@ class Architecture:
     transposed: the edited weight is stored [d_in, d_out] (GPT-2's Conv1D) and is normalised to [d_out, d_in] on
     reading, and back on writing, by `collabedit.common.model_folder` and `collabedit.client.weights` alone.
     tuple_blocks: a block returns (hidden states, …) rather than the hidden states themselves.
-    attention, feed_forward: the modules of a block whose outputs are its attention's and its MLP's. OPT's blocks have no
-    module for their MLP: feed_forward is the rewrite module there, and takes and gives [rows · columns, …].
+    attention, feed_forward: the modules of a block whose outputs are its attention's and its MLP's. OPT's blocks have
+    no module for their MLP: feed_forward is the rewrite module there, and takes and gives [rows · columns, …].
+    attention_interface: its attention is handed on by transformers' AttentionInterface.
     stored: (prefix of a module's name, prefix that files have in its place), where transformers renames on loading.
     """
 
@@ -27,6 +28,7 @@ class Architecture:
     lm_head: str
     transposed: bool = False
     tuple_blocks: bool = False
+    attention_interface: bool = True
     stored: tuple[str, str] = ("", "")
 
     @property
