@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,17 +143,23 @@ def _problem(line: int, error: Exception) -> Problem:
         return Problem(line, f"{where}: {what}" if where else what, mend)
     if isinstance(error, json.JSONDecodeError):
         return Problem(line, f"not JSON: {error.msg} at column {error.colno}", "one JSON object a line")
-    return Problem(line, str(error))
+    what, _, mend = str(error).partition("|")
+    return Problem(line, what, mend)
 
 
-def parse_lines(lines: Iterable[str]) -> Parsed:
-    """Reads JSON lines; blank lines are skipped, and every bad line is reported by number."""
+def parse_lines(lines: Iterable[str], parse: Callable[[Any], Edit] = parse_record) -> Parsed:
+    """Reads JSON lines; blank lines are skipped, and every bad line is reported by number. parse: of one JSON value."""
+    return parse_numbered(enumerate(lines, start=1), parse)
+
+
+def parse_numbered(lines: Iterable[tuple[int, str]], parse: Callable[[Any], Edit] = parse_record) -> Parsed:
+    """The same for lines that bring their numbers."""
     edits, numbers, problems = [], [], []
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         if not line.strip():
             continue
         try:
-            edit = parse_record(json.loads(line))
+            edit = parse(json.loads(line))
         except (ValueError, TypeError) as error:
             problems.append(_problem(number, error))
             continue
