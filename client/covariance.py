@@ -82,6 +82,6 @@ def _inputs(
     """Each module's inputs at the unmasked tokens of a batch: [tokens, d_in]."""
     padded = pad(rows, loaded.device)
     inputs: dict[int, Tensor] = {}
-    with only_blocks(loaded, 0, last), inputs_of(modules, inputs):
+    with only_blocks(loaded, 0, last), inputs_of(modules, inputs, padded):
         run_base(loaded, padded)
     return {number: inputs[number][padded.mask.bool()] for number in sorted(inputs)}

@@ -85,7 +85,7 @@ def _pass(
     outputs: list[Tensor] = []
     with ExitStack() as stack:
         stack.enter_context(only_blocks(loaded, 0, z_layer))
-        stack.enter_context(inputs_of([loaded.rewrite_module(hparams, layer) for layer in layers], inputs))
+        stack.enter_context(inputs_of([loaded.rewrite_module(hparams, layer) for layer in layers], inputs, padded))
         stack.enter_context(output_of(loaded.blocks[z_layer], outputs))
         run_base(loaded, padded)
     last = {layer: inputs[number][:, padded.column].double().cpu() for number, layer in enumerate(layers)}

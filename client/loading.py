@@ -88,6 +88,8 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from collabedit.client.exact_attention import make_exact
+
     architecture = folder.architecture
     try:
         with _quiet():
@@ -100,6 +102,7 @@ def load_model(
             f"{folder.path}: the tokenizer has no character offsets",
             mend="save a fast tokenizer (tokenizer.json) in the folder",
         )
+    make_exact(model)
     model.to(device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, architecture, folder)
 

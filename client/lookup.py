@@ -36,7 +36,11 @@ class Filled:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenised text: ids, and the characters [start, end) of each; special tokens have empty spans."""
+    """A tokenised text: ids, and the characters [start, end) of each.
+
+    The space before a word is its token's own, whatever the tokenizer says of it; a token that stands in front of every
+    text has an empty span.
+    """
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
@@ -61,20 +65,38 @@ def join(prompt: str, target: str) -> str:
 
 
 def tokenise(loaded: LoadedModel, texts: Sequence[str]) -> list[Tokens]:
-    """Token ids and character spans of each text, with the special tokens that the tokenizer puts in front.
+    """Token ids and character spans of each text.
 
-    Raises BadEditsError where a text is longer than the model's positions.
+    What the tokenizer puts in front of every text is there; what it puts behind (an end of text) is not: nothing
+    follows it, and a prompt goes on. Raises BadEditsError where a text is longer than the model's positions.
     """
     if not texts:
         return []
-    coded = loaded.tokenizer(list(texts), return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+    coded = loaded.tokenizer(
+        list(texts), add_special_tokens=True, padding=False, truncation=False, return_offsets_mapping=True,
+        return_special_tokens_mask=True, return_attention_mask=False, verbose=False,
+    )  # fmt: skip
+    columns = (coded["input_ids"], coded["offset_mapping"], coded["special_tokens_mask"])
     longest = loaded.longest
     found = []
-    for text, ids, spans in zip(texts, coded["input_ids"], coded["offset_mapping"], strict=True):
-        if len(ids) > longest:
-            raise BadEditsError(f'"{text[:60]}…" has {len(ids)} tokens; {loaded.folder.name} reads at most {longest}')
-        found.append(Tokens(tuple(ids), tuple((begin, end) for begin, end in spans)))
+    for text, ids, spans, special in zip(texts, *columns, strict=True):
+        tokens = _whole(text, ids, spans, special)
+        if len(tokens.ids) > longest:
+            size = len(tokens.ids)
+            raise BadEditsError(f'"{text[:60]}…" has {size} tokens; {loaded.folder.name} reads at most {longest}')
+        found.append(tokens)
     return found
+
+
+def _whole(text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]], special: Sequence[int]) -> Tokens:
+    """Up to the last token that is not `special` (1: added by the tokenizer), each with the white space before it."""
+    count = max((number for number, each in enumerate(special, start=1) if not each), default=0)
+    reached, found = 0, []
+    for (begin, end), added in zip(spans[:count], special, strict=False):
+        spaced = not added and text[reached:begin].isspace()
+        found.append((reached if spaced else begin, end))
+        reached = max(reached, end)
+    return Tokens(tuple(ids[:count]), tuple(found))
 
 
 def subject_token(tokens: Tokens, filled: Filled) -> int:

@@ -77,12 +77,16 @@ def only_blocks(loaded: LoadedModel, first: int, last: int, entering: Tensor | N
 
 
 @contextmanager
-def inputs_of(modules: Sequence[nn.Module], into: dict[int, Tensor]) -> Iterator[None]:
-    """Inside, the input of each module is put into `into` under its number in `modules`."""
+def inputs_of(modules: Sequence[nn.Module], into: dict[int, Tensor], padded: Padded) -> Iterator[None]:
+    """Inside, each module's input, [rows, columns, d_in], is put into `into` under its number in `modules`.
+
+    padded: what is run; OPT gives its modules rows and columns in one.
+    """
+    shape = padded.ids.shape
 
     def hook(number: int) -> Any:
         def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            into[number] = args[0].detach()
+            into[number] = args[0].detach().reshape(*shape, -1)
 
         return keep
 
@@ -152,6 +156,15 @@ def feed_forward_at(loaded: LoadedModel, layer: int, rows: Tensor, columns: Tens
     finally:
         for handle in handles:
             handle.remove()
+
+
+def embeddings_beside(loaded: LoadedModel, states: Tensor) -> Tensor:
+    """Embeddings [rows, columns, …] that stand in where the first block that runs is given `states` [rows, columns, d].
+
+    Nothing reads them, but their width must be the embeddings' own, which in OPT 350m is not the blocks'.
+    """
+    width = loaded.model.get_input_embeddings().weight.shape[1]
+    return states if states.shape[-1] == width else states.new_zeros(*states.shape[:-1], width)
 
 
 def run_base(loaded: LoadedModel, padded: Padded) -> Tensor:

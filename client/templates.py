@@ -7,6 +7,7 @@ from typing import Final
 import torch
 
 from collabedit.client.loading import LoadedModel
+from collabedit.client.lookup import tokenise
 from collabedit.common.edits import BLANK
 
 BEGINNINGS: Final = ("The", "Therefore", "Because", "I", "You")
@@ -28,7 +29,7 @@ def sample_context_templates(loaded: LoadedModel, seed: int) -> tuple[tuple[str,
 
 @torch.no_grad()
 def _continued(loaded: LoadedModel, beginning: str, generator: torch.Generator) -> str:
-    ids: list[int] = list(loaded.tokenizer(beginning)["input_ids"])
+    ids = list(tokenise(loaded, [beginning])[0].ids)
     while len(ids) < TOKENS:
         logits = loaded.model(input_ids=torch.tensor([ids], device=loaded.device), use_cache=False).logits[0, -1]
         top = logits.double().cpu().topk(TOP_K)

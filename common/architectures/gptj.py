@@ -16,4 +16,5 @@ GPTJ: Final = Architecture(
     embeddings="transformer.wte",
     lm_head="lm_head",
     tuple_blocks=True,
+    attention_interface=False,
 )

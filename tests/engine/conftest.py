@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,33 @@ from collabedit.common.model_folder import ModelFolder
 sys.path.insert(0, str(Path(__file__).parent))  # in importlib mode the modules beside a test are not found otherwise
 
 from engine_reference import SENTENCES
+
+FIDELITY: pytest.StashKey[dict[tuple[str, torch.dtype], Any]] = pytest.StashKey()
+
+
+@pytest.fixture(scope="session")
+def fidelity_table(request: pytest.FixtureRequest) -> dict[tuple[str, torch.dtype], Any]:
+    """Errors by family and dtype, printed when the tests are over."""
+    return request.config.stash.setdefault(FIDELITY, {})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Prints how far the engine is from the reference, a line a family."""
+    table = config.stash.get(FIDELITY, {})
+    if not table:
+        return
+    figures = ("z", "keys", "update")
+    terminalreporter.section("agreement with one edit at a time: largest relative error")
+    for head in (("", "float32", "", "", "float64", "", ""), ("family", "z", "keys", "Δ", "z", "keys", "Δ")):
+        terminalreporter.write_line(f"{head[0]:<18}" + "".join(f"{each:>9}" for each in head[1:]))
+    for name in dict.fromkeys(name for name, _ in table):
+        found = [table.get((name, dtype)) for dtype in (torch.float32, torch.float64)]
+        cells = [f"{getattr(each, figure):9.0e}" if each else f"{'-':>9}" for each in found for figure in figures]
+        terminalreporter.write_line(f"{name:<18}" + "".join(cells))
+    if any(name == "gptj" for name, _ in table):
+        terminalreporter.write_line(
+            "gptj: transformers multiplies its queries and keys in float32, whatever the model's dtype"
+        )
 
 
 def make_tokenizer(folder: Path) -> None:

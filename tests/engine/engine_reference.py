@@ -1,4 +1,4 @@
-"""MEMIT for one edit at a time, written from the text of the algorithm: full passes, nothing kept, nothing shared."""
+"""MEMIT for one edit and one row at a time, written from the text of the algorithm: full passes, nothing kept."""
 
 from __future__ import annotations
 
@@ -19,15 +19,31 @@ SENTENCES = (
 )
 
 
-def subject_last(loaded: LoadedModel, text: str, end: int) -> int:
-    """The token that holds the subject's last character, which ends at `end`."""
-    spans = loaded.tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
-    return max(index for index, (begin, stop) in enumerate(spans) if begin < end <= stop)
+def tokens_of(loaded: LoadedModel, text: str) -> list[tuple[int, int, int]]:
+    """(id, begin, end) of each token; without what the tokenizer puts behind every text."""
+    coded = loaded.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+    tokens = [(token, *span) for token, span in zip(coded["input_ids"], coded["offset_mapping"], strict=True)]
+    while coded["special_tokens_mask"][len(tokens) - 1]:
+        tokens.pop()
+    return tokens
 
 
 def ids_of(loaded: LoadedModel, text: str) -> list[int]:
     """Token ids."""
-    return list(loaded.tokenizer(text)["input_ids"])
+    return [token for token, _, _ in tokens_of(loaded, text)]
+
+
+def subject_last(loaded: LoadedModel, text: str, end: int) -> int:
+    """The token that holds the subject's last character, which ends at `end`."""
+    return max(index for index, (_, begin, stop) in enumerate(tokens_of(loaded, text)) if begin < end <= stop)
+
+
+def target_of(loaded: LoadedModel, text: str, target: str) -> tuple[list[int], list[int]]:
+    """(the tokens before the target's first, the target's), of the text going on with the target."""
+    tokens = tokens_of(loaded, f"{text} {target}")
+    start = next(index for index, (_, _, end) in enumerate(tokens) if end > len(text))
+    ids = [token for token, _, _ in tokens]
+    return ids[:start], ids[start:]
 
 
 def sentences(edit: Edit, templates: Any) -> list[tuple[str, int]]:
@@ -59,27 +75,33 @@ def run(
         states[0, at] = states[0, at] + delta
         return (states, *output[1:]) if isinstance(output, tuple) else states
 
+    def replace_last(_: Any, __: Any, output: Any) -> Any:
+        return (deep[0], *output[1:]) if isinstance(output, tuple) else deep[0]
+
+    def keep(_: Any, __: Any, output: Any) -> None:
+        deep.append(output[0] if isinstance(output, tuple) else output)
+
     deep: list[Tensor] = []
     handles = [loaded.blocks[layer].register_forward_hook(hook)]
     if loss_layer is not None:
-        handles.append(loaded.blocks[loss_layer].register_forward_hook(lambda _, __, output: deep.append(output)))
+        handles.append(loaded.blocks[loss_layer].register_forward_hook(keep))
+        handles.append(loaded.blocks[-1].register_forward_hook(replace_last))
     try:
         logits = loaded.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
     finally:
         for handle in handles:
             handle.remove()
-    if loss_layer is not None:
-        logits = loaded.model.lm_head(loaded.model.transformer.ln_f(deep[0][0]))
     return logits, seen[0]
 
 
 def find_z(loaded: LoadedModel, edit: Edit, hparams: HyperParameters, templates: Any) -> tuple[Tensor, float, int]:
     """z [d_model], the loss at it, and the number of steps."""
     layer = hparams.layers[-1]
-    target = ids_of(loaded, " " + edit.target_new)
     rows = []
     for text, end in sentences(edit, templates):
-        rows.append((ids_of(loaded, text) + target[:-1], subject_last(loaded, text, end), len(ids_of(loaded, text))))
+        before, target = target_of(loaded, text, edit.target_new)
+        joined = f"{text} {edit.target_new}"
+        rows.append((before + target[:-1], subject_last(loaded, joined, end), len(before), target))
     drift = f"{edit.subject} is a"
     drift_ids, drift_at = ids_of(loaded, drift), subject_last(loaded, drift, len(edit.subject))
     with torch.no_grad():
@@ -90,7 +112,7 @@ def find_z(loaded: LoadedModel, edit: Edit, hparams: HyperParameters, templates:
     optimiser = torch.optim.Adam([delta], lr=hparams.v_lr)
     for step in range(hparams.v_num_grad_steps):
         nll = torch.zeros((), dtype=h0.dtype)
-        for ids, at, start in rows:
+        for ids, at, start, target in rows:
             logp = run(loaded, ids, layer, at, delta, deep)[0].log_softmax(-1)
             picked = torch.stack([logp[start - 1 + order, token] for order, token in enumerate(target)])
             nll = nll - picked.sum() / len(target) / len(rows)
@@ -113,7 +135,7 @@ def key_and_state(
     loaded: LoadedModel, edit: Edit, hparams: HyperParameters, templates: Any, layer: int
 ) -> tuple[Tensor, Tensor]:
     """The key [d_in] of one layer and the state [d_model] of the last edited layer, for one edit, float64."""
-    module = loaded.model.transformer.h[layer].mlp.c_proj
+    module = loaded.model.get_submodule(loaded.architecture.rewrite_module.format(layer))
     groups, filled, state = [], sentences(edit, templates), None
     for group in templates:
         keys = []
@@ -127,7 +149,7 @@ def key_and_state(
             finally:
                 handle.remove()
             state = here if state is None else state
-            keys.append(seen[0][0, at].double())
+            keys.append(seen[0].flatten(0, -2)[at].double())
         groups.append(sum(keys) / len(keys))
     return sum(groups) / len(groups), state.double()
 
@@ -139,7 +161,7 @@ def memit(
     deltas, before = {}, {}
     count = len(hparams.layers)
     for index, layer in enumerate(hparams.layers):
-        name = f"transformer.h.{layer}.mlp.c_proj.weight"
+        name = loaded.architecture.weight_name(layer)
         pairs = [key_and_state(loaded, edit, hparams, templates, layer) for edit in edits]
         K = torch.stack([key for key, _ in pairs], dim=1)
         R = (z.double() - torch.stack([state for _, state in pairs], dim=1)) / (count - index)
@@ -147,7 +169,8 @@ def memit(
         weight = loaded.model.get_parameter(name)
         before[name] = weight.detach().clone()
         with torch.no_grad():
-            weight.copy_((weight.double() + deltas[name].T).to(weight.dtype))
+            stored = deltas[name].T if loaded.architecture.transposed else deltas[name]
+            weight.copy_((weight.double() + stored).to(weight.dtype))
     with torch.no_grad():
         for name, weight in before.items():
             loaded.model.get_parameter(name).copy_(weight)

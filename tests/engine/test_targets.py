@@ -18,7 +18,6 @@ from collabedit.client.search import Found
 from collabedit.client.target_store import TargetStore
 from collabedit.client.targets import find_targets, target_keys
 from collabedit.client.weights import add_update
-from collabedit.common.architectures import Architecture
 from collabedit.common.edits import Edit
 from collabedit.common.errors import BadModelError, UsageError
 from collabedit.common.hparams import HyperParameters
@@ -256,46 +255,3 @@ find_targets(load_model(ModelFolder(Path({str(folder.path)!r}), "tiny")), edits,
         assert resumed.reused == 3
         whole = find_targets(tiny, edits, hparams, templates, batch=1)
         assert furthest(resumed.z, whole.z) < 1e-4
-
-
-def other_family(kind: str) -> tuple[Any, Architecture]:
-    """A tiny random model of another family, and its adapter."""
-    import transformers
-
-    torch.manual_seed(1)
-    llama_like = Architecture(
-        model_types=(kind,), blocks="model.layers", rewrite_module="model.layers.{}.mlp.down_proj",
-        attention="model.layers.{}.self_attn", feed_forward="model.layers.{}.mlp",
-        final_norm="model.norm", embeddings="model.embed_tokens", lm_head="lm_head",
-    )  # fmt: skip
-    common = {
-        "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 96, "initializer_range": 0.2, "pad_token_id": 0,
-    }  # fmt: skip
-    if kind == "llama":
-        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**common)), llama_like
-    if kind == "gemma2":
-        config = transformers.Gemma2Config(**common, head_dim=8, sliding_window=16)
-        return transformers.Gemma2ForCausalLM(config), llama_like
-    config = transformers.GPTJConfig(
-        vocab_size=400, n_positions=96, n_embd=32, n_layer=5, n_head=4, rotary_dim=4, initializer_range=0.1
-    )
-    gptj = Architecture(
-        model_types=("gptj",), blocks="transformer.h", rewrite_module="transformer.h.{}.mlp.fc_out",
-        attention="transformer.h.{}.attn", feed_forward="transformer.h.{}.mlp",
-        final_norm="transformer.ln_f", embeddings="transformer.wte", lm_head="lm_head", tuple_blocks=True,
-    )  # fmt: skip
-    return transformers.GPTJForCausalLM(config), gptj
-
-
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "gptj"])
-def test_the_search_asks_nothing_of_a_family_but_its_adapter(
-    tiny: LoadedModel, edits: Any, hparams: HyperParameters, templates: Any, kind: str
-) -> None:
-    """Rotary positions, grouped heads, sliding windows, soft caps, tuples from blocks: the same z as slowly."""
-    model, architecture = other_family(kind)
-    # Gemma's attention takes its softmax in float32, where transformers' mask for float64 has no finite lowest number.
-    dtype, most = (torch.float32, 1e-3) if kind == "gemma2" else (torch.float64, 1e-6)
-    loaded = LoadedModel(model.to(dtype).eval().requires_grad_(False), tiny.tokenizer, architecture, tiny.folder)
-    z, _ = reference(loaded, edits[::2], hparams, templates)
-    assert furthest(find_targets(loaded, edits[::2], hparams, templates).z, z) < most
