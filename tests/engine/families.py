@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,14 +136,14 @@ def begun() -> Any:
 
 def metaspace(*, first: str = "first", end: str = "") -> Any:
     """SentencePiece's kind, as Mistral's and Gemma's: spaces are letters (▁), what is unknown falls back to bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     backend = Tokenizer(models.BPE(unk_token=SPECIAL[2], byte_fallback=True, fuse_unk=True))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=first)
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    return between(_trained(backend, trainers), f"<s> $A{end}")
+    return between(_trained(backend), f"<s> $A{end}")
 
 
 def llama2() -> Any:
@@ -167,14 +168,16 @@ def lowering() -> Any:
     return backend
 
 
-def _trained(backend: Any, trainers: Any) -> Any:
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))],
-        show_progress=False,
-    )
+def _trained(backend: Any) -> Any:
+    """Trained with the 256 bytes in the vocabulary, as ordinary tokens."""
+    from tokenizers import Tokenizer, trainers
+
+    whole = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=whole, show_progress=False)
     backend.train_from_iterator(SENTENCES * 3, trainer)
-    return backend
+    made = json.loads(backend.to_str())
+    made["added_tokens"] = [each for each in made["added_tokens"] if each["content"] in SPECIAL]
+    return Tokenizer.from_str(json.dumps(made))
 
 
 TOKENIZERS: Final[dict[str, Callable[[], Any]]] = {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from families import TOKENIZERS, save_tokenizer
 
-from collabedit.client.loading import LoadedModel
+from collabedit.client.loading import LoadedModel, load_model
 from collabedit.client.lookup import (
+    Row,
     answer_row,
     drift_row,
     fill,
@@ -22,6 +26,7 @@ from collabedit.client.lookup import (
 from collabedit.client.passes import pad
 from collabedit.common.edits import Edit
 from collabedit.common.errors import BadEditsError, UsageError
+from collabedit.common.model_folder import ModelFolder
 
 CASES = {
     "start": ("{}", "{} plays the", "Toko Yasuda"),
@@ -32,6 +37,13 @@ CASES = {
     "repeated in the template": ("Spain is long. {}", "The capital of {} is", "Spain"),
     "repeated after": ("{}", "The capital of {}, of Spain, is", "Spain"),
     "not latin": ("{}", "In {}, the language is", "日本語"),
+    "not latin, at the start": ("{}", "{}は", "東京都"),
+    "right to left": ("{}", "The mother tongue of {} is", "نجيب محفوظ"),
+    "right to left, in its own words": ("{}", "عاصمة {} هي", "النرويج"),
+    "combining marks": ("{}", "The capital of {} is", "Mu\u0308nchen-A\u030a"),
+    "combining marks at the end": ("{}", "The capital of {}", "Se\u0301ne\u0301"),
+    "joined emoji": ("{}", "I like {} and you", "👩‍👩‍👧"),
+    "one letter": ("{}", "I walked with {}, long", "Q"),
     "accents": ("{}", "{} is the capital of", "München-Überlingen"),
     "emoji at the end": ("{}", "I like {}", "🦜🦜"),
     "spans the end": ("{}", "In {}way you sang", "Nor"),
@@ -47,10 +59,32 @@ def gpt2_with(tiny: LoadedModel, folder: Path) -> LoadedModel:
     return LoadedModel(tiny.model, GPT2TokenizerFast.from_pretrained(folder), tiny.architecture, tiny.folder)
 
 
-@pytest.fixture(params=["tiny", "gpt2"])
-def reader(request: pytest.FixtureRequest, tiny: LoadedModel) -> LoadedModel:
-    """The tiny tokenizer, then GPT-2's own."""
-    return tiny if request.param == "tiny" else gpt2_with(tiny, request.getfixturevalue("gpt2_tokenizer"))
+def with_tokenizer(tiny: LoadedModel, folder: Path, kind: str, **options: Any) -> LoadedModel:
+    """The tiny model's record with a tokenizer of one of the kinds, saved and loaded."""
+    from transformers import AutoTokenizer
+
+    save_tokenizer(TOKENIZERS[kind](), folder, **options)
+    return LoadedModel(tiny.model, AutoTokenizer.from_pretrained(folder), tiny.architecture, tiny.folder)
+
+
+@pytest.fixture(scope="module", params=["gpt2", *TOKENIZERS])
+def reader(
+    request: pytest.FixtureRequest, folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory
+) -> LoadedModel:
+    """GPT-2's own tokenizer, then one of each kind."""
+    if request.param == "gpt2":
+        return gpt2_with(load_model(folder), request.getfixturevalue("gpt2_tokenizer"))
+    return with_tokenizer(load_model(folder), tmp_path_factory.mktemp("tokenizer"), request.param)
+
+
+def spelt(loaded: LoadedModel, ids: Sequence[int]) -> str:
+    """What tokens spell; two texts are the same here where only case or the form of their letters differs."""
+    return alike(loaded.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def alike(text: str) -> str:
+    """A text without what some tokenizers take away."""
+    return unicodedata.normalize("NFKC", text).lower().strip()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -61,9 +95,9 @@ def test_the_subjects_last_token_ends_it_where_the_blank_stands(reader: LoadedMo
     assert filled.start == template.index("{}") + prompt.index("{}")
     tokens = tokenise(reader, [filled.text])[0]
     found = subject_token(tokens, filled)
-    spelt = filled.text[: filled.end]
-    assert reader.tokenizer.decode(tokens.ids[: found + 1]).startswith(spelt)
-    assert not reader.tokenizer.decode(tokens.ids[:found]).startswith(spelt)
+    whole = alike(filled.text[: filled.end])
+    assert spelt(reader, tokens.ids[: found + 1]).startswith(whole)
+    assert not spelt(reader, tokens.ids[:found]).startswith(whole)
 
 
 def test_a_token_that_spans_the_boundary_is_the_subjects(gpt2_tokenizer: Path, tiny: LoadedModel) -> None:
@@ -97,14 +131,18 @@ def test_the_target_gets_one_space(prompt: str, target: str, text: str) -> None:
     assert join(prompt, target) == text
 
 
-def test_a_row_predicts_the_whole_target(reader: LoadedModel) -> None:
-    """A row is prompt and target without its last token; its last columns predict the target's tokens."""
-    edit = Edit(prompt="The mother tongue of {} is", subject="Leo Tolstoy", target_new="river of Madrid")
-    for row in rewriting_rows(reader, edit, (("{}",), ("I sang. {}",))):
-        target = tuple(reader.tokenizer(" river of Madrid")["input_ids"])
-        assert row.labels == target
-        assert row.ids[-len(target) + 1 :] == target[:-1]
-        assert reader.tokenizer.decode(row.ids[: len(row.ids) - len(target) + 1]).endswith("Leo Tolstoy is")
+@pytest.mark.parametrize("target", ["river of Madrid", "日本", "Oslo", "🦜", "Ω"])
+@pytest.mark.parametrize("prompt", ["The mother tongue of {} is", "{}", "In {},"])
+def test_a_row_predicts_the_whole_target(reader: LoadedModel, prompt: str, target: str) -> None:
+    """A row and its last label are the tokens of prompt and target; the labels spell the target and nothing else."""
+    edit = Edit(prompt=prompt, subject="Leo Tolstoy", target_new=target)
+    templates = (("{}",), ("I sang. {}",))
+    texts = [f"{text}{edit.text} {target}" for text in ("", "I sang. ")]
+    for row, text in zip(rewriting_rows(reader, edit, templates), texts, strict=True):
+        whole = tokenise(reader, [text])[0].ids
+        assert (*row.ids, row.labels[-1]) == whole
+        assert spelt(reader, row.labels) == alike(target)
+        assert spelt(reader, whole[: -len(row.labels)]) == alike(text[: -len(target)])
 
 
 def test_the_rows_of_keys_and_of_the_kl_term_stop_at_the_subject(reader: LoadedModel) -> None:
@@ -112,7 +150,46 @@ def test_the_rows_of_keys_and_of_the_kl_term_stop_at_the_subject(reader: LoadedM
     edit = Edit(prompt="The mother tongue of {} is", subject="Leo Tolstoy", target_new="French")
     for row in (*key_rows(reader, edit, (("{}", "I sang. {}"),)), drift_row(reader, edit)):
         assert row.subject == len(row.ids) - 1
-        assert reader.tokenizer.decode(row.ids).endswith("Leo Tolstoy")
+        assert spelt(reader, row.ids).endswith("leo tolstoy")
+
+
+EDIT = Edit(prompt="The capital of {} is", subject="日本", target_new="Leo Tolstoy")
+
+
+def all_rows(loaded: LoadedModel) -> list[Row]:
+    """The rows of every kind of one edit."""
+    templates = (("{}",), ("I sang. {}",))
+    return [*rewriting_rows(loaded, EDIT, templates), *key_rows(loaded, EDIT, templates), drift_row(loaded, EDIT)]
+
+
+def test_what_a_tokenizer_puts_behind_a_text_is_in_no_row(tiny: LoadedModel, tmp_path: Path) -> None:
+    """With an end of text behind each text the rows and targets are those without it."""
+    plain = with_tokenizer(tiny, tmp_path / "plain", "metaspace")
+    ended = with_tokenizer(tiny, tmp_path / "ended", "metaspace, ended")
+    assert ended.tokenizer("is")["input_ids"][-1] == ended.tokenizer.eos_token_id
+    assert all_rows(ended) == all_rows(plain)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_tokenizers_own_padding_and_truncation_do_not_matter(tiny: LoadedModel, tmp_path: Path, side: str) -> None:
+    """Rows are the same for tokenizers that pad on the left or on the right, and that cut texts short."""
+    plain = with_tokenizer(tiny, tmp_path / "plain", "begun")
+    padding = with_tokenizer(tiny, tmp_path / side, "begun", padding_side=side, pad_token="</s>", model_max_length=4)
+    padding.tokenizer.backend_tokenizer.enable_padding(direction=side, length=40)
+    padding.tokenizer.backend_tokenizer.enable_truncation(3)
+    assert all_rows(padding) == all_rows(plain)
+
+
+def test_letters_that_a_tokenizer_drops_are_nobodys(tiny: LoadedModel, tmp_path: Path) -> None:
+    """A subject that ends with a character of which no token is left ends with the token before it."""
+    from tokenizers import normalizers
+
+    reader = with_tokenizer(tiny, tmp_path, "begun")
+    reader.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")
+    row = key_rows(reader, Edit(prompt="The capital of {} is", subject="Norway\u200b", target_new="x"), (("{}",),))[0]
+    assert spelt(reader, row.ids) == "the capital of norway"
+    with pytest.raises(BadEditsError, match="no token"):
+        key_rows(reader, Edit(prompt="The capital of {} is", subject="\u200b\u200b", target_new="x"), (("{}",),))
 
 
 @pytest.mark.wheel
