@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "eval": ("collabedit.cli.evaluate", "evaluate", "Metrics of a model on a file of edits."),
     "export": ("collabedit.cli.export", "export", "A published round as a Hugging Face model folder."),
     "covariance": ("collabedit.cli.covariance", "covariance", "C0 of a model over a text, all layers in one pass."),
+    "layers": ("collabedit.cli.layers", "layers", "Causal tracing: where facts are kept, and the layers to edit."),
     "status": ("collabedit.cli.status", "status", "What the server is doing now."),
     "rounds": ("collabedit.cli.rounds", "rounds", "The rounds so far, and one round in full."),
     "sample-edits": ("collabedit.cli.sample", "sample_edits", "Prints bundled edits to try things with."),
