@@ -18,6 +18,7 @@ PANELS: Final[dict[Kind, tuple[str, str]]] = {
 }
 DOTS_PER_INCH: Final = 130
 CELL: Final = 0.36  # inches: a row's height
+WIDEST: Final = 18.0  # inches
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class HeatMap:
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
         depth = len(self.values["hidden"][0])
-        size = (max(10.5, 3.2 + 0.22 * 3 * depth), 1.9 + CELL * len(self.labels))
+        size = (min(WIDEST, max(10.5, 3.2 + 0.25 * depth)), 1.9 + CELL * len(self.labels))
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(wspace=0.06))
         figure.suptitle(self.title, fontsize=13)
         panels = figure.subplots(1, len(PANELS), sharey=True)
@@ -58,7 +59,7 @@ class HeatMap:
         image = axes.imshow(rows, cmap=colours, aspect="auto", vmin=0.0, vmax=max(1e-6, *map(max, rows)))
         framed = kind == "mlp" and self.outlined is not None and self.outlined[1]
         axes.set_title(f"{name} (dashed: recommended)" if framed else name, fontsize=12)
-        around = f"middle of {self.window} layers" if self.window > 1 else "layer"
+        around = f"middle of a window of {self.window} layers" if self.window > 1 else "layer"
         axes.set_xlabel("layer" if kind == "hidden" else around, fontsize=11)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, steps=[1, 2, 5, 10]))
         axes.tick_params(axis="x", labelsize=10)
@@ -88,7 +89,7 @@ def of_all(
 ) -> HeatMap:
     """The averages over all facts, one row a token class. means: of P(object), clean and corrupted."""
     labels = tuple(str(name) for name in found)
-    title = f"{model}: {len(traces)} facts, mean P(object) {means[0]:.2f} clean, {means[1]:.2f} corrupted"
+    title = f"{model}: {len(traces)} facts, mean P(object) {means[0]:.3f} clean, {means[1]:.3f} corrupted"
     values: dict[Kind, Sequence[Sequence[float]]] = {
         kind: [by_kind[kind].mean for by_kind in found.values()] for kind in PANELS
     }
@@ -103,5 +104,5 @@ def of_one(model: str, trace: Trace, window: int) -> HeatMap:
         for index, text in enumerate(probe.tokens)
     )
     effects = trace.effects.tolist()
-    said = f"P({probe.fact.target_new}) {trace.clean:.2f} clean, {trace.corrupted:.2f} corrupted"
+    said = f"P({probe.fact.target_new}) {trace.clean:.3f} clean, {trace.corrupted:.3f} corrupted"
     return HeatMap(f"{model}: {said}", labels, dict(zip(PANELS, effects, strict=True)), window)

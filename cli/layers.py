@@ -228,10 +228,11 @@ def _print(traced: Traced, pictures: Sequence[Path]) -> None:
         for layer in range(len(columns[0].mean))
     ]
     clean, corrupted = traced.means
+    together = f"in windows of {traced.window} layers" if traced.window > 1 else "of one layer at a time"
     click.echo(
         f"{len(traced.traces)} facts, mean P(object) {clean:.3f} clean, {corrupted:.3f} corrupted. "
         "Indirect effects at the subject's last token,\n"
-        f"mean ± standard error over facts; MLPs and attentions in windows of {traced.window}:\n"
+        f"mean ± standard error over facts; MLPs and attentions {together}:\n"
     )
     print_table(["layer", "hidden", "MLP", "attention", "recommended"], rows)
     click.echo(f"\n{_advice(traced)}\n{', '.join(map(str, pictures))}")
