@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import Filled, Tokens, answer_row, fill, join, subject_token, tokenise
@@ -19,14 +19,7 @@ TokenClass = Literal[
     "further tokens",
     "last token",
 ]
-CLASSES: Final[tuple[TokenClass, ...]] = (
-    "first subject token",
-    "middle subject tokens",
-    "last subject token",
-    "first token after",
-    "further tokens",
-    "last token",
-)
+CLASSES: Final[tuple[TokenClass, ...]] = get_args(TokenClass)
 
 
 @dataclass(frozen=True)

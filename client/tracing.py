@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from collabedit.client.passes import logits_at, only_blocks, output_of
 from collabedit.client.probes import Probe
 
 Kind = Literal["hidden", "mlp", "attention"]
-KINDS: Final[tuple[Kind, ...]] = ("hidden", "mlp", "attention")
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 TOKENS: Final = 4096  # of a pass; bounds the memory
 WIDEST: Final = 10  # layers of a window, as in ROME
 
@@ -239,7 +239,7 @@ def _put_at(module: nn.Module, rows: Tensor, columns: Tensor, values: Tensor) ->
 
 def _probabilities(loaded: LoadedModel, ids: Tensor, answers: Tensor) -> Tensor:
     """P(answers[i] | row i of ids [rows, T]): [rows], float64, on the CPU. No row is padded."""
-    rows = torch.arange(len(ids), device=ids.device)
+    rows = torch.arange(len(ids))  # on the CPU: the head may be on another device than the embeddings
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     with logits_at(loaded, rows, torch.full_like(rows, ids.shape[1] - 1)):
         output = loaded.model(
