@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from collabedit.cli.output import say
 from collabedit.common.edits import Edit, parse_lines
 from collabedit.common.errors import BadEditsError, BadFileError, MismatchError, UsageError
 from collabedit.common.hparams import HyperParameters
+from collabedit.common.hparams_file import read_hparams_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,19 +116,15 @@ def read_edits(path: Path, *, skip_invalid: bool = False) -> tuple[Edit, ...]:
 
 
 def read_hparams(path: Path | None, folder: ModelFolder) -> HyperParameters:
-    """Hyperparameters from MEMIT's JSON, or the ones that the model's folder brings."""
-    if path is None:
-        if folder.preset is None:
-            raise UsageError(
-                f"{folder.name}: no hparams.json in the model's folder", mend="give --hparams with MEMIT's JSON file"
-            )
-        return folder.preset
-    try:
-        return HyperParameters.model_validate_json(_text(path, "give the path of MEMIT's JSON file"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadFileError(f"{path}: {where + ': ' if where else ''}{first['msg']}") from error
+    """Hyperparameters from MEMIT's JSON; else the model folder's, the published or the derived ones, and says which."""
+    from collabedit.common.presets import choose_hparams
+
+    if path is not None:
+        return read_hparams_file(path)
+    chosen = choose_hparams(folder)
+    if chosen.note:
+        say(chosen.note)
+    return chosen.hparams
 
 
 def read_templates(path: Path | None, folder: ModelFolder) -> Templates | None:

@@ -31,7 +31,7 @@ class MergeOptions(BaseModel):
     covariance: Path | None = Field(
         default=None, description="the C0 that was edited with [default: the model folder's]"
     )
-    hparams: Path | None = Field(default=None, description="MEMIT's JSON file [default: the model folder's]")
+    hparams: Path | None = Field(default=None, description="MEMIT's JSON file [default: the folder's, else a preset]")
     method: MergeMethod = Field(default="collabedit", description="the rule of merging; collabedit is the exact one")
     dtype: Literal["float32", "float64", "model"] = Field(
         default="float64", description="dtype of the merged weights; model: the model's own, rounded"

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from collabedit.common.architectures import Architecture, architecture_of
 from collabedit.common.errors import BadFileError, BadModelError
 from collabedit.common.hparams import HyperParameters
+from collabedit.common.hparams_file import read_hparams_file
 
 if TYPE_CHECKING:  # the server starts, and tells models apart, without torch
     import torch
@@ -132,9 +133,9 @@ class ModelFolder:
 
     @property
     def preset(self) -> HyperParameters | None:
-        """The hyperparameters that the folder itself brings (hparams.json), if any."""
+        """The hyperparameters that the folder itself brings (hparams.json), if any. Raises BadFileError."""
         file = self.path / "hparams.json"
-        return HyperParameters.model_validate_json(file.read_text()) if file.is_file() else None
+        return read_hparams_file(file) if file.is_file() else None
 
     @property
     def covariance(self) -> Path | None:

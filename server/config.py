@@ -46,7 +46,9 @@ class ServerConfig(BaseModel):
 
     model: str = Field(default="atlas", min_length=1, description="bundled model, or path of a Hugging Face folder")
     covariance: Path | None = Field(default=None, description="covariance file; default: the model folder's")
-    hparams: Path | None = Field(default=None, description="hyperparameters, MEMIT's JSON; default: the model folder's")
+    hparams: Path | None = Field(
+        default=None, description="hyperparameters, MEMIT's JSON; default: the folder's, else a preset"
+    )
     context_templates: Path | None = Field(
         default=None, description="context templates, JSON; default: the model folder's, else the bare prompt"
     )

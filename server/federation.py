@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+import structlog
 from safetensors import SafetensorError, safe_open
 
 from collabedit.common.errors import BadFileError, CollabEditError, MismatchError, StateError, UsageError
 from collabedit.common.fingerprint import TOKENIZER_FILES, covariance_fingerprint, model_fingerprint
 from collabedit.common.hparams import HyperParameters
+from collabedit.common.hparams_file import read_hparams_file
 from collabedit.common.model_folder import ModelFolder, bundled_models, find_model
+from collabedit.common.presets import choose_hparams
 from collabedit.common.settings import FederationSettings
 from collabedit.server.blobs import BlobStore
 from collabedit.server.config import ServerConfig
 from collabedit.server.store import Store
 
+LOG = structlog.get_logger()
 PLAIN_SETTINGS: Final = (
     "schedule", "spread", "residual_shares", "method", "encoding", "dtype", "beta0", "beta1", "min_edits",
 )  # fmt: skip
@@ -66,9 +69,7 @@ def prepare(config: ServerConfig, store: Store, blobs: BlobStore, name: str) -> 
 
 def _found(config: ServerConfig, store: Store, blobs: BlobStore, name: str) -> Federation:
     model = find_model(config.model)
-    hparams = _hparams(config.hparams) if config.hparams else model.preset
-    if hparams is None:
-        raise UsageError(f"{model.path} brings no hyperparameters", mend="give --hparams, MEMIT's JSON for this model")
+    hparams = _hparams(config.hparams, model)
     weights = model.edited_weights(hparams)
     covariance = _covariance(config.covariance, model, weights)
     settings = FederationSettings(
@@ -97,7 +98,7 @@ def _resume(
     covariance = _covariance(config.covariance or (usual if usual.is_file() else None), model, weights)
     found: dict[str, Any] = {each: getattr(config, each) for each in PLAIN_SETTINGS if each in given}
     if config.hparams:
-        found["hparams"] = _hparams(config.hparams)
+        found["hparams"] = read_hparams_file(config.hparams)
     if config.context_templates:
         found["context_templates"] = _templates(config.context_templates, model)
     for each, value in found.items():
@@ -133,17 +134,13 @@ def _sources(model: str, covariance: Path) -> str:
     return json.dumps({"model": place, "covariance": str(covariance.resolve())})
 
 
-def _hparams(file: Path) -> HyperParameters:
-    try:
-        return HyperParameters.model_validate_json(file.read_text())
-    except OSError as error:
-        raise UsageError(f"--hparams {file}: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadFileError(
-            f"{file}: {where}: {first['msg']}", mend="MEMIT's JSON files are accepted as they are"
-        ) from error
+def _hparams(file: Path | None, model: ModelFolder) -> HyperParameters:
+    if file is not None:
+        return read_hparams_file(file)
+    chosen = choose_hparams(model)
+    if chosen.note:
+        LOG.warning(chosen.note)
+    return chosen.hparams
 
 
 def _templates(file: Path | None, model: ModelFolder) -> tuple[tuple[str, ...], ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class Architecture:
     """One family, as data. Module names are paths in transformers' `…ForCausalLM`; `{}` stands for a layer's number.
 
+    family: what people call its models.
     transposed: the edited weight is stored [d_in, d_out] (GPT-2's Conv1D) and is normalised to [d_out, d_in] on
     reading, and back on writing, by `collabedit.common.model_folder` and `collabedit.client.weights` alone.
     tuple_blocks: a block returns (hidden states, …) rather than the hidden states themselves.
@@ -19,6 +20,7 @@ class Architecture:
     """
 
     model_types: tuple[str, ...]
+    family: str
     blocks: str
     rewrite_module: str
     attention: str

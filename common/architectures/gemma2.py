@@ -7,4 +7,4 @@ from typing import Final
 
 from collabedit.common.architectures.llama import LLAMA
 
-GEMMA2: Final = replace(LLAMA, model_types=("gemma2",))
+GEMMA2: Final = replace(LLAMA, model_types=("gemma2",), family="Gemma 2")

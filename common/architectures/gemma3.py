@@ -8,10 +8,11 @@ from typing import Final
 from collabedit.common.architectures.base import Architecture
 from collabedit.common.architectures.llama import LLAMA
 
-GEMMA3_TEXT: Final = replace(LLAMA, model_types=("gemma3_text",))
+GEMMA3_TEXT: Final = replace(LLAMA, model_types=("gemma3_text",), family="Gemma 3 (270m, 1b)")
 
 GEMMA3: Final = Architecture(
     model_types=("gemma3",),
+    family="Gemma 3 (4b and larger)",
     blocks="model.language_model.layers",
     rewrite_module="model.language_model.layers.{}.mlp.down_proj",
     attention="model.language_model.layers.{}.self_attn",

@@ -8,6 +8,7 @@ from collabedit.common.architectures.base import Architecture
 
 GPT2: Final = Architecture(
     model_types=("gpt2",),
+    family="GPT-2, DistilGPT-2, `atlas`",
     blocks="transformer.h",
     rewrite_module="transformer.h.{}.mlp.c_proj",
     attention="transformer.h.{}.attn",

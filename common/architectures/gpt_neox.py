@@ -8,6 +8,7 @@ from collabedit.common.architectures.base import Architecture
 
 GPT_NEOX: Final = Architecture(
     model_types=("gpt_neox",),
+    family="GPT-NeoX, Pythia",
     blocks="gpt_neox.layers",
     rewrite_module="gpt_neox.layers.{}.mlp.dense_4h_to_h",
     attention="gpt_neox.layers.{}.attention",

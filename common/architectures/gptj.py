@@ -8,6 +8,7 @@ from collabedit.common.architectures.base import Architecture
 
 GPTJ: Final = Architecture(
     model_types=("gptj",),
+    family="GPT-J",
     blocks="transformer.h",
     rewrite_module="transformer.h.{}.mlp.fc_out",
     attention="transformer.h.{}.attn",

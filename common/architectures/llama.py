@@ -8,6 +8,7 @@ from collabedit.common.architectures.base import Architecture
 
 LLAMA: Final = Architecture(
     model_types=("llama",),
+    family="Llama 2, 3",
     blocks="model.layers",
     rewrite_module="model.layers.{}.mlp.down_proj",
     attention="model.layers.{}.self_attn",

@@ -7,4 +7,4 @@ from typing import Final
 
 from collabedit.common.architectures.llama import LLAMA
 
-MISTRAL: Final = replace(LLAMA, model_types=("mistral",))
+MISTRAL: Final = replace(LLAMA, model_types=("mistral",), family="Mistral")

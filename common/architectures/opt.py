@@ -8,6 +8,7 @@ from collabedit.common.architectures.base import Architecture
 
 OPT: Final = Architecture(
     model_types=("opt",),
+    family="OPT",
     blocks="model.decoder.layers",
     rewrite_module="model.decoder.layers.{}.fc2",
     attention="model.decoder.layers.{}.self_attn",

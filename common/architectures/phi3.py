@@ -7,4 +7,4 @@ from typing import Final
 
 from collabedit.common.architectures.llama import LLAMA
 
-PHI3: Final = replace(LLAMA, model_types=("phi3",))
+PHI3: Final = replace(LLAMA, model_types=("phi3",), family="Phi-3, Phi-3.5")

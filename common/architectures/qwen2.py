@@ -7,4 +7,4 @@ from typing import Final
 
 from collabedit.common.architectures.llama import LLAMA
 
-QWEN2: Final = replace(LLAMA, model_types=("qwen2",))
+QWEN2: Final = replace(LLAMA, model_types=("qwen2",), family="Qwen 2, 2.5")

@@ -7,4 +7,4 @@ from typing import Final
 
 from collabedit.common.architectures.llama import LLAMA
 
-QWEN3: Final = replace(LLAMA, model_types=("qwen3",))
+QWEN3: Final = replace(LLAMA, model_types=("qwen3",), family="Qwen 3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,14 @@ def test_hyperparameters_and_templates_that_cannot_be(collab, kit, model_folder:
     assert_refused(collab(*arguments, "--context-templates", templates), ExitCode.BAD_FILE, "no blank")
     templates.write_text('{"a": 1}')
     assert_refused(collab(*arguments, "--context-templates", templates), ExitCode.BAD_FILE, "t.json")
+
+
+def test_derived_hyperparameters_are_told(collab, model_folder: Path, edits_file: Path, tmp_path: Path) -> None:
+    """For a folder without hparams.json and a model without a preset, standard error says what was derived."""
+    folder = Path(shutil.copytree(model_folder, tmp_path / "bare"))
+    (folder / "hparams.json").unlink()
+    ran = collab("edit", "--model", folder, "--edits", edits_file, "--out", tmp_path / "o.safetensors")
+    assert "no preset for bare: derived layer 1 of 4, where gpt2-xl's lie" in ran.err
 
 
 def test_flags_that_cannot_be(collab, model_folder: Path, edits_file: Path, tmp_path: Path) -> None:

@@ -163,7 +163,6 @@ def test_a_damaged_state_is_told(refused, founded, tmp_path):
 @pytest.mark.parametrize(
     ("missing", "code", "said"),
     [
-        ("hparams.json", 2, "brings no hyperparameters"),
         ("covariance.safetensors", 2, "brings no covariance"),
         ("model.safetensors", 4, "no model.safetensors"),
     ],
@@ -175,6 +174,16 @@ def test_a_model_folder_that_lacks_something_is_told(refused, model, tmp_path, m
     flags = ("--insecure", "--state", str(tmp_path / "s"), "--listen", "localhost:0", "--model", str(folder))
     told, line = refused(*flags)
     assert (told, said in line) == (code, True), line
+
+
+def test_derived_hyperparameters_are_told(refused, model, tmp_path):
+    """Where the folder brings none, the log says which layers of how many were derived; then the rest is checked."""
+    folder = Path(shutil.copytree(model, tmp_path / "partial"))
+    (folder / "hparams.json").unlink()
+    (folder / "covariance.safetensors").unlink()
+    flags = ("--insecure", "--state", str(tmp_path / "s"), "--listen", "localhost:0", "--model", str(folder))
+    code, told = refused(*flags)
+    assert (code, "no preset for partial: derived layer 0 of 2" in told) == (2, True), told
 
 
 FAILING = """
