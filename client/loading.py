@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from collabedit.client.placement import working_device
 from collabedit.common.architectures import Architecture
-from collabedit.common.errors import BadModelError
+from collabedit.common.errors import BadModelError, UsageError
 from collabedit.common.fingerprint import model_fingerprint
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.settings import ModelDtype
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's weights are."""
-        return torch.device(self.model.device)
+        """Where the model's inputs go: its embeddings' device. A large model's blocks may be spread over others."""
+        return working_device(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -79,21 +81,27 @@ class LoadedModel:
 
 
 def load_model(
-    folder: ModelFolder, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    folder: ModelFolder,
+    *,
+    dtype: torch.dtype | ModelDtype = torch.float32,
+    device: str | torch.device | Mapping[str, str | int] = "cpu",
 ) -> LoadedModel:
     """Loads a model and its tokenizer from a folder on disk; nothing is fetched.
 
+    dtype: of the weights in memory; "auto": the folder's own. device: where they go; "auto" lets accelerate spread the
+    blocks over all GPUs, and what does not fit there over memory and disk; a mapping is accelerate's own device_map.
     Raises BadModelError where no adapter fits the family, transformers cannot load the folder, or the tokenizer is
-    not a fast one.
+    not a fast one; UsageError where the device is not there.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from collabedit.client.exact_attention import make_exact
 
     architecture = folder.architecture
+    spread = {"device_map": device} if device == "auto" or isinstance(device, Mapping) else {}
     try:
         with _quiet():
-            model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype, local_files_only=True, **spread)
         tokenizer = AutoTokenizer.from_pretrained(folder.path, use_fast=True, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise BadModelError(f"{folder.path}: {_first_line(error)}", mend="is the model folder complete?") from error
@@ -103,8 +111,17 @@ def load_model(
             mend="save a fast tokenizer (tokenizer.json) in the folder",
         )
     make_exact(model)
-    model.to(device).eval().requires_grad_(False)
+    if isinstance(device, str | torch.device) and not spread:
+        _move(model, device)
+    model.eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, architecture, folder)
+
+
+def _move(model: Any, device: str | torch.device) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device}: {_first_line(error)}", mend="cpu, cuda, cuda:1, … or auto") from error
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Edited weights of a model in memory, read and written as [d_out, d_in].
 
-The only place on the client's side that knows that a family may store them transposed (GPT-2's Conv1D).
+The only place on the client's side that knows that a family may store them transposed (GPT-2's Conv1D). An edited
+weight of a model that is spread over memory and disk is brought in when it is first touched, and stays.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor
 
 from collabedit.client.loading import LoadedModel
+from collabedit.client.placement import keep_in_place
 from collabedit.common.errors import BadFileError, BadModelError
 
 
 def _parameter(loaded: LoadedModel, name: str) -> Tensor:
     try:
+        keep_in_place(loaded.model.get_submodule(name.rpartition(".")[0]))
         parameter: Tensor = loaded.model.get_parameter(name)
     except AttributeError as error:
         raise BadModelError(f"{loaded.folder.name}: no weight {name}") from error

@@ -13,6 +13,7 @@ PROTOCOL_VERSIONS = (1,)
 Schedule = Literal["layer-sync", "one-shot"]
 Encoding = Literal["factored", "dense"]
 WireDtype = Literal["float32", "float64"]
+ModelDtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
 MergeMethod = Literal["collabedit", "simple-average", "task-arithmetic", "ties"]
 
 
