@@ -15,6 +15,7 @@ from collabedit.cli.inputs import demand_folder_of, read_hparams
 from collabedit.cli.output import say
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.errors import BadFileError, UsageError
+from collabedit.common.settings import DEVICE, MODEL_DTYPE, ModelDtype
 
 if TYPE_CHECKING:
     from collabedit.common.hparams import HyperParameters
@@ -40,7 +41,8 @@ class CovarianceOptions(BaseModel):
     length: int | None = Field(
         default=None, ge=1, description="cut documents into pieces of this many tokens [default: the model's longest]"
     )
-    device: str = Field(default="cpu", description="where the model runs: cpu, cuda, cuda:1, …")
+    device: str = Field(default="cpu", description=DEVICE)
+    model_dtype: ModelDtype = Field(default="float32", description=MODEL_DTYPE)
     out: Path = Field(description="covariance file to write (safetensors)")
 
 
@@ -119,7 +121,7 @@ def _measure(
     from collabedit.client.loading import load_model
     from collabedit.client.voice import Voice
 
-    loaded = load_model(folder, device=options.device)
+    loaded = load_model(folder, device=options.device, dtype=options.model_dtype)
     with Voice().progress("measuring") as tick:
 
         def on_progress(done: int) -> None:

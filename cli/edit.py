@@ -13,7 +13,7 @@ from collabedit.cli.inputs import Inputs, Templates, demand_folder_of, open_inpu
 from collabedit.cli.output import say
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.hparams import ResidualShares, Spread
-from collabedit.common.settings import Encoding, WireDtype
+from collabedit.common.settings import DEVICE, MODEL_DTYPE, Encoding, ModelDtype, WireDtype
 
 if TYPE_CHECKING:
     from collabedit.client.loading import LoadedModel
@@ -49,7 +49,8 @@ class EditOptions(BaseModel):
     targets: Path | None = Field(
         default=None, description="folder that keeps the z vectors: a killed run goes on where it was"
     )
-    device: str = Field(default="cpu", description="where the model runs: cpu, cuda, cuda:1, …")
+    device: str = Field(default="cpu", description=DEVICE)
+    model_dtype: ModelDtype = Field(default="float32", description=MODEL_DTYPE)
     skip_invalid: bool = Field(default=False, description="leave bad lines out instead of refusing the file")
     out: Path = Field(description="contribution file to write (safetensors)")
 
@@ -94,7 +95,7 @@ def _write_contribution(
     from collabedit.common.contribution_file import write_contribution
 
     priors = {weight: inputs.prior(weight) for weight in inputs.weights}
-    loaded = load_model(inputs.folder, device=options.device)
+    loaded = load_model(inputs.folder, device=options.device, dtype=options.model_dtype)
     contexts = templates or _sampled(loaded)
     targets = _targets(loaded, edits, inputs, contexts, options.targets)
     say(f"measuring keys and solving {len(priors)} layers")

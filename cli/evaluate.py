@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from collabedit.cli.inputs import read_edits
 from collabedit.cli.output import print_table
 from collabedit.common.command import load_settings, options_of, print_json
+from collabedit.common.settings import DEVICE, MODEL_DTYPE, ModelDtype
 
 if TYPE_CHECKING:
     from collabedit.client.loading import LoadedModel
@@ -28,7 +29,8 @@ class EvalOptions(BaseModel):
         description="CounterFact, zsRE or plain edits, one JSON object a line; - reads standard input"
     )
     each: bool = Field(default=False, description="a line for each record besides the means")
-    device: str = Field(default="cpu", description="where the model runs: cpu, cuda, cuda:1, …")
+    device: str = Field(default="cpu", description=DEVICE)
+    model_dtype: ModelDtype = Field(default="float32", description=MODEL_DTYPE)
     skip_invalid: bool = Field(default=False, description="leave bad lines out instead of refusing the file")
 
 
@@ -53,7 +55,7 @@ def evaluate(as_json: bool, **flags: Any) -> None:
 
     options = load_settings(EvalOptions, flags)
     records = read_edits(options.records, skip_invalid=options.skip_invalid)
-    loaded = load_model(find_model(options.model), device=options.device)
+    loaded = load_model(find_model(options.model), device=options.device, dtype=options.model_dtype)
     if options.weights:
         put_weights(loaded, options.weights)
     with Voice().progress(f"scoring {len(records)} records") as tick:

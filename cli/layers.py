@@ -18,6 +18,7 @@ from collabedit.cli.output import print_table, say
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.edits import Edit
 from collabedit.common.errors import BadEditsError, UsageError
+from collabedit.common.settings import DEVICE, MODEL_DTYPE, ModelDtype
 
 if TYPE_CHECKING:
     from collabedit.cli.heat_map import HeatMap
@@ -51,7 +52,8 @@ class LayersOptions(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="of the noise")
     batch_tokens: int = Field(default=4096, ge=1, description="most tokens of a pass: bounds the memory")
-    device: str = Field(default="cpu", description="where the model runs: cpu, cuda, cuda:1, …")
+    device: str = Field(default="cpu", description=DEVICE)
+    model_dtype: ModelDtype = Field(default="float32", description=MODEL_DTYPE)
     skip_invalid: bool = Field(default=False, description="leave bad records out instead of refusing the file")
     per_fact: int = Field(
         default=0, ge=0, le=1000, description="also draw the first so many facts one by one, beside the picture"
@@ -149,7 +151,7 @@ def _trace(options: LayersOptions, folder: ModelFolder, facts: Sequence[Edit]) -
     from collabedit.client.tracing import default_window, trace
     from collabedit.client.voice import Voice
 
-    loaded = load_model(folder, device=options.device)
+    loaded = load_model(folder, device=options.device, dtype=options.model_dtype)
     probes = known(loaded, facts, batch=options.batch_tokens)
     _demand_known(folder, facts, probes)
     std, window = options.noise * embedding_std(loaded, probes), options.window or default_window(len(loaded.blocks))

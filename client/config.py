@@ -9,6 +9,7 @@ from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collabedit.client.state_folder import StateFolder
+from collabedit.common.settings import DEVICE, MODEL_DTYPE, ModelDtype
 
 SERVER_VARIABLE: Final = "COLLAB_SERVER"
 
@@ -34,7 +35,8 @@ class ClientConfig(BaseModel):
     )
     once: bool = Field(default=False, description="end when the edits are merged, or say what is missing")
     skip_invalid: bool = Field(default=False, description="leave bad lines out instead of refusing the file")
-    device: str = Field(default="cpu", description="where the model runs: cpu, cuda, cuda:1, …")
+    device: str = Field(default="cpu", description=DEVICE)
+    model_dtype: ModelDtype = Field(default="float32", description=MODEL_DTYPE)
     batch_tokens: int = Field(
         default=4096, ge=64, le=1 << 20, description="tokens that go through the model at once: bounds its memory"
     )

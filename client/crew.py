@@ -70,7 +70,7 @@ class Crew:
 
     def _load(self, folder: ModelFolder) -> VersionedModel:
         self.voice.say(f"loading {folder.name} on {self.config.device}")
-        loaded = load_model(folder, device=self.config.device)
+        loaded = load_model(folder, device=self.config.device, dtype=self.config.model_dtype)
         return VersionedModel(loaded, self.settings, self.fetch)
 
     def _workshop(self, model: VersionedModel, covariance: Path | None) -> Workshop:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,15 @@ Encoding = Literal["factored", "dense"]
 WireDtype = Literal["float32", "float64"]
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
 MergeMethod = Literal["collabedit", "simple-average", "task-arithmetic", "ties"]
+
+# Descriptions of settings that several commands have.
+DEVICE: Final = (
+    "where the model runs: cpu, cuda, cuda:1, …; auto: all GPUs, and what they cannot hold in memory, on disk"
+)
+MODEL_DTYPE: Final = (
+    "precision of the weights in memory; auto: the folder's own. Below float32 they take half the memory, but keys and"
+    " edited weights are rounded; z is not"
+)
 
 
 class FederationSettings(BaseModel):

@@ -117,6 +117,23 @@ def test_edit_samples_templates_where_none_are_given(collab, kit, edits_file: Pa
     assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
+def test_the_model_goes_where_and_in_the_precision_that_is_asked(
+    collab, model_folder: Path, edits_file: Path, tmp_path: Path
+) -> None:
+    """accelerate may place it, in half precision; a device that is not there is told, with what may be asked for."""
+    base = ("edit", "--model", model_folder, "--edits", edits_file)
+    for name, flags in {"whole": (), "half": ("--device", "auto", "--model-dtype", "bfloat16")}.items():
+        ran = collab(*base, *flags, "--out", tmp_path / f"{name}.safetensors")
+        assert ran.code == 0, ran.err
+    whole, half = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "half"))
+    for name, tensor in whole.items():
+        if name.endswith("kkt_factor"):
+            gram, rounded = tensor @ tensor.T, half[name] @ half[name].T
+            assert 0 < float((rounded - gram).norm() / gram.norm()) < 0.05
+    ran = collab(*base, "--device", "cuda:99", "--out", tmp_path / "o.safetensors")
+    assert (ran.code, "device cuda:99" in ran.err) == (2, True)
+
+
 def test_found_targets_are_read_back(collab, model_folder: Path, edits_file: Path, tmp_path: Path) -> None:
     """With --targets a second run finds the z vectors of the first, and writes the same bytes."""
     outs = [tmp_path / "first.safetensors", tmp_path / "second.safetensors"]

@@ -33,15 +33,11 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def spread_over(folder: ModelFolder) -> dict[str, str]:
-    """A device_map: block by block in memory and on disk, an edited one, the z layer's and one above it among the latter."""
-    whole = load_model(folder)
-    places = {name: "cpu" for name, _ in whole.model.named_modules() if name}
-    blocks = whole.architecture.blocks
-    kept = {name for name in places if not name.startswith(f"{blocks}.") and not blocks.startswith(name)}
-    top = {name for name in kept if name.rpartition(".")[0] not in kept}
-    return {name: "cpu" for name in top} | {
-        f"{blocks}.{index}": "disk" if index in (1, 2, 4) else "cpu" for index in range(5)
-    }
+    """A device_map: all in memory but three blocks of five, among them an edited one, the z layer's and one above."""
+    model, adapter = load_model(folder).model, folder.architecture
+    outside = {name.rpartition(".")[0] for name, _ in model.named_parameters() if not name.startswith(adapter.blocks)}
+    places = {adapter.layer_module.format(index): "disk" if index in (1, 2, 4) else "cpu" for index in range(5)}
+    return dict.fromkeys({*outside, adapter.lm_head}, "cpu") | places
 
 
 @pytest.fixture
@@ -51,6 +47,7 @@ def spread(folder: ModelFolder) -> LoadedModel:
 
 
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """‖found − expected‖ / ‖expected‖."""
     return furthest(found.reshape(-1, 1).double(), expected.reshape(-1, 1).double())
 
 
