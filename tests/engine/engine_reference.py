@@ -131,6 +131,15 @@ def find_z(loaded: LoadedModel, edit: Edit, hparams: HyperParameters, templates:
     return (h0 + delta).detach(), float(loss.detach()), step
 
 
+def nll(loaded: LoadedModel, text: str, target: str) -> float:
+    """The mean over the target's tokens of −log p, after `text`."""
+    before, wanted = target_of(loaded, text, target)
+    with torch.no_grad():
+        logits = loaded.model(input_ids=torch.tensor([before + wanted]), use_cache=False).logits[0]
+    logp = logits.log_softmax(-1)
+    return -sum(float(logp[len(before) - 1 + order, token]) for order, token in enumerate(wanted)) / len(wanted)
+
+
 def key_and_state(
     loaded: LoadedModel, edit: Edit, hparams: HyperParameters, templates: Any, layer: int
 ) -> tuple[Tensor, Tensor]:

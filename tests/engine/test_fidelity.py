@@ -14,7 +14,9 @@ from torch import Tensor
 from collabedit.client.keys import measure
 from collabedit.client.loading import LoadedModel, load_model
 from collabedit.client.memit import global_edit
+from collabedit.client.metrics import answer
 from collabedit.client.targets import find_targets
+from collabedit.client.templates import sample_context_templates
 from collabedit.client.weights import read_weight
 from collabedit.common.architectures import ARCHITECTURES
 from collabedit.common.edits import Edit
@@ -130,6 +132,18 @@ def test_what_is_written_to_a_folder_is_loaded_from_it(folders: Folders, name: s
     export_model(folder, changed.items(), tmp_path / "out", {})
     again = load_model(ModelFolder(tmp_path / "out", "again"))
     assert all(torch.equal(read_weight(again, weight), tensor) for weight, tensor in changed.items())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_answers_are_those_of_one_pass_each(folders: Folders, name: str) -> None:
+    """Scores and sampled templates need nothing of a family but its adapter either."""
+    loaded = load_model(folders[name])
+    pairs = [(edit.text, edit.target_new) for edit in EDITS]
+    slow = [engine_reference.nll(loaded, *pair) for pair in pairs]
+    assert [each.nll for each in answer(loaded, pairs)] == pytest.approx(slow, rel=1e-4)
+    sampled = sample_context_templates(loaded, 0)
+    assert [len(group) for group in sampled] == [1, 5]
+    assert sampled == sample_context_templates(loaded, 0)
 
 
 def test_every_supported_family_is_tried(folders: Folders) -> None:
