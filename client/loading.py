@@ -95,7 +95,7 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from collabedit.client.exact_attention import make_exact
+    from collabedit.client.attention import make_exact
 
     architecture = folder.architecture
     spread = {"device_map": device} if device == "auto" or isinstance(device, Mapping) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from collabedit.client.descent import Descent
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import Row
-from collabedit.client.prefix import Prefix, prefix_of
+from collabedit.client.passes import Extent, groups
+from collabedit.client.prefix import Common, Prefix, common_of, prefix_of
 from collabedit.common.hparams import HyperParameters
 
 ENOUGH: Final = 0.05  # an edit whose loss is below this has found its z
@@ -57,13 +60,28 @@ class Problem:
         """h0: [n, d_model], of each edit's first row."""
         return self.rewriting.states[:: self.width, 0]
 
+    @property
+    def tokens(self) -> int:
+        """Padded tokens of the rewriting rows."""
+        return self.rewriting.mask.numel()
+
     def only(self, edits: Tensor) -> Problem:
         """The problem of some of the edits, by their numbers."""
-        rows = (edits[:, None] * self.width + torch.arange(self.width, device=edits.device)).flatten()
+        rows = (edits[:, None] * self.width + torch.arange(self.width)).flatten()
         p0 = None if self.p0 is None else self.p0[edits]
         return Problem(
             self.rewriting.only(rows), self.drift.only(edits), self.labels[rows], self.first[rows], self.width, p0
         )
+
+    def joined(self, other: Problem) -> Problem:
+        """The problem of these edits and the other's."""
+        longest = max(self.labels.shape[1], other.labels.shape[1])
+        one, two = (functional.pad(t, (0, longest - t.shape[1]), value=ABSENT) for t in (self.labels, other.labels))
+        p0 = None if self.p0 is None or other.p0 is None else torch.cat([self.p0, other.p0])
+        return Problem(
+            self.rewriting.joined(other.rewriting), self.drift.joined(other.drift), torch.cat([one, two]),
+            torch.cat([self.first, other.first]), self.width, p0,
+        )  # fmt: skip
 
     def nll(self, loaded: LoadedModel, delta: Tensor) -> Tensor:
         """[n]: mean over templates of the mean over the target's tokens."""
@@ -92,19 +110,41 @@ class Problem:
         return loss
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the rows of all edits have in common, run once: the rewriting rows by template, and the KL rows."""
+
+    rewriting: Common
+    drift: Common
+
+    def extent(self, plan: Plan) -> Extent:
+        """What a plan's rewriting rows need, beyond what they share."""
+        return Extent.of([self.rewriting.own(row, kind) for kind, row in enumerate(plan.rewriting)])
+
+
+def share(loaded: LoadedModel, plans: Sequence[Plan], hparams: HyperParameters) -> Shared:
+    """Runs what the plans' rows begin with in common. No plans are an error."""
+    loss_layer = _loss_layer(loaded, hparams)
+    kinds = list(zip(*(plan.rewriting for plan in plans), strict=True))
+    return Shared(common_of(loaded, kinds, loss_layer), common_of(loaded, [[p.drift for p in plans]], loss_layer))
+
+
+def _loss_layer(loaded: LoadedModel, hparams: HyperParameters) -> int:
+    return len(loaded.blocks) - 1 if hparams.v_loss_layer is None else hparams.v_loss_layer
+
+
 @torch.no_grad()
-def pose(loaded: LoadedModel, plans: Sequence[Plan], hparams: HyperParameters) -> Problem:
-    """Runs the full passes over the rows of all plans and lays out their labels."""
+def pose(loaded: LoadedModel, plans: Sequence[Plan], shared: Shared, hparams: HyperParameters) -> Problem:
+    """Runs the first passes over the rows of all plans and lays out their labels."""
     rows = [row for plan in plans for row in plan.rewriting]
-    layer = hparams.layers[-1]
-    loss_layer = len(loaded.blocks) - 1 if hparams.v_loss_layer is None else hparams.v_loss_layer
+    layers = hparams.layers[-1], _loss_layer(loaded, hparams)
     labels = torch.full((len(rows), max(len(row.labels) for row in rows)), ABSENT, dtype=torch.int64)
     for index, row in enumerate(rows):
         labels[index, : len(row.labels)] = torch.tensor(row.labels)
     first = torch.tensor([len(row.ids) - len(row.labels) - row.subject for row in rows])
     problem = Problem(
-        prefix_of(loaded, rows, layer, loss_layer),
-        prefix_of(loaded, [plan.drift for plan in plans], layer, loss_layer),
+        prefix_of(loaded, rows, shared.rewriting, *layers),
+        prefix_of(loaded, [plan.drift for plan in plans], shared.drift, *layers),
         labels.to(loaded.device),
         first.to(loaded.device),
         len(plans[0].rewriting),
@@ -113,10 +153,36 @@ def pose(loaded: LoadedModel, plans: Sequence[Plan], hparams: HyperParameters) -
     return replace(problem, p0=problem.drifted(loaded, unmoved))
 
 
-def _clamped(delta: Tensor, most: Tensor) -> Tensor:
-    """δ [n, d_model], each no longer than its `most` [n]."""
-    sizes = delta.norm(dim=-1)
-    return torch.where((sizes > most).unsqueeze(-1), delta * (most / sizes.clamp(min=1e-30)).unsqueeze(-1), delta)
+@dataclass(frozen=True)
+class Front:
+    """The edits under way: numbers of their plans, their problem, and how far each has come."""
+
+    numbers: Tensor
+    problem: Problem
+    descent: Descent
+
+    def only(self, rows: Tensor) -> Front:
+        """Some of them, by their places in the front."""
+        return Front(self.numbers[rows], self.problem.only(rows), self.descent.only(rows))
+
+    def joined(self, other: Front) -> Front:
+        """These, then the other's."""
+        numbers = torch.cat([self.numbers, other.numbers])
+        return Front(numbers, self.problem.joined(other.problem), self.descent.joined(other.descent))
+
+    def z(self, dtype: torch.dtype) -> Tensor:
+        """h0 + δ as it is now, [n, d_model]."""
+        return self.problem.undisturbed.to(dtype) + self.descent.delta
+
+
+def enter(
+    loaded: LoadedModel, plans: Sequence[Plan], numbers: Sequence[int], shared: Shared, hparams: HyperParameters
+) -> Front:
+    """The plans of these numbers, at the beginning of their search."""
+    problem = pose(loaded, [plans[number] for number in numbers], shared, hparams)
+    start = problem.undisturbed.to(loaded.working_dtype)
+    descent = Descent.at_rest(hparams.clamp_norm_factor * start.norm(dim=-1), start.shape[1])
+    return Front(torch.tensor(numbers), problem, descent)
 
 
 def search(
@@ -124,38 +190,46 @@ def search(
     plans: Sequence[Plan],
     hparams: HyperParameters,
     *,
+    batch: int,
     on_found: Callable[[int, Found], None],
     on_step: Callable[[int], None],
 ) -> None:
     """Minimises each plan's loss over its own δ: Adam, ‖δ‖ ≤ clamp·‖h0‖ after each step, until the loss is enough.
 
-    As in MEMIT, `v_num_grad_steps` counts evaluations of the loss: the last is not followed by a step.
+    As in MEMIT, `v_num_grad_steps` counts evaluations of the loss: the last is not followed by a step. Plans are under
+    way together, as many as `batch` padded tokens hold; those that are done leave, and when half of the tokens are free
+    others take their place. Plans of like length are searched together.
     on_found: called with a plan's number and its result as soon as it is there; on_step: with the number of edits
-    that took part in a step. Edits that are done leave the batch, and δ is put back to what it was after each step:
-    Adam's momentum would go on moving it.
+    that took part in a step.
     """
-    problem = pose(loaded, plans, hparams)
-    start = problem.undisturbed.to(loaded.working_dtype)
-    most = hparams.clamp_norm_factor * start.norm(dim=-1)
-    delta = torch.zeros_like(start, requires_grad=True)
-    optimiser = torch.optim.Adam([delta], lr=hparams.v_lr)
-    active = torch.arange(len(plans), device=loaded.device)
-    for step in range(hparams.v_num_grad_steps):
-        loss = problem.loss(loaded, delta[active], hparams)
-        on_step(len(active))
-        over = step == hparams.v_num_grad_steps - 1
-        done = (loss.detach() < ENOUGH) | over
-        for index, value in zip(active[done].tolist(), loss[done].tolist(), strict=True):
-            z = (start[index] + delta[index].detach()).cpu()
-            on_found(index, Found(z, value, step))
-        if bool(done.all()):
-            return
-        (delta.grad,) = torch.autograd.grad(loss[~done].sum(), delta)
-        active, kept = active[~done], delta.detach().clone()
-        optimiser.step()
-        with torch.no_grad():
-            moved = _clamped(delta[active], most[active])
-            delta.copy_(kept)
-            delta[active] = moved
-        if bool(done.any()):
-            problem = problem.only(torch.nonzero(~done).flatten())
+    if not plans:
+        return
+    shared = share(loaded, plans, hparams)
+    waiting = deque(groups([shared.extent(plan) for plan in plans], max(1, batch // 2)))
+    front: Front | None = None
+    while front is not None or waiting:
+        while waiting and (front is None or front.problem.tokens <= batch // 2):
+            fresh = enter(loaded, plans, waiting.popleft(), shared, hparams)
+            front = fresh if front is None else front.joined(fresh)
+        assert front is not None
+        front = _advanced(loaded, front, hparams, on_found)
+        on_step(0 if front is None else len(front.numbers))
+
+
+def _advanced(
+    loaded: LoadedModel, front: Front, hparams: HyperParameters, on_found: Callable[[int, Found], None]
+) -> Front | None:
+    """The front after one evaluation of the loss: what is done has been handed out, the rest has moved one step."""
+    descent, delta = front.descent, front.descent.delta.detach().requires_grad_()
+    loss = front.problem.loss(loaded, delta, hparams)
+    losses = loss.detach()
+    done = (losses < ENOUGH) | (descent.steps >= hparams.v_num_grad_steps - 1)
+    finished, going = (torch.nonzero(each).flatten() for each in (done.cpu(), ~done.cpu()))
+    z = front.z(loaded.working_dtype)[finished].cpu()
+    for place, index in enumerate(finished.tolist()):
+        on_found(int(front.numbers[index]), Found(z[place], float(losses[index]), int(descent.steps[index])))
+    if not len(going):
+        return None
+    (gradient,) = torch.autograd.grad(loss[going].sum(), delta)
+    left = front.only(going) if len(finished) else front
+    return replace(left, descent=left.descent.step(gradient[going], hparams.v_lr))

@@ -13,15 +13,14 @@ from torch import Tensor
 
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import drift_row, rewriting_rows
-from collabedit.client.passes import Extent, groups
+from collabedit.client.memory import is_out_of_memory, tokens_that_fit
 from collabedit.client.search import Found, Plan, search
 from collabedit.client.weights import weights_digest
 from collabedit.common.edits import Edit
 from collabedit.common.errors import BadModelError, UsageError
 from collabedit.common.hparams import HyperParameters
 
-ENGINE: Final = 1  # raised when the search would find another z for the same edit
-TOKENS: Final = 2048  # padded tokens of a batch's full pass; bounds the memory of the search
+ENGINE: Final = 2  # raised when the search would find another z for the same edit
 SEARCHED_WITH: Final = (
     "v_num_grad_steps",
     "v_lr",
@@ -107,20 +106,6 @@ def check_search(loaded: LoadedModel, hparams: HyperParameters, templates: Seque
         raise UsageError("the context templates have an empty group", mend='the least is [["{}"]]')
 
 
-@dataclass
-class _Progress:
-    """Steps of the search, of all edits together; those that an edit did not need count as done."""
-
-    report: Callable[[int, int], None] | None
-    total: int
-    done: int = 0
-
-    def add(self, steps: int) -> None:
-        self.done += steps
-        if self.report is not None:
-            self.report(self.done, self.total)
-
-
 def find_targets(
     loaded: LoadedModel,
     edits: Sequence[Edit],
@@ -128,49 +113,108 @@ def find_targets(
     templates: Sequence[Sequence[str]],
     *,
     on_progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
     store: TargetCache | None = None,
-    batch: int = TOKENS,
+    batch: int | None = None,
 ) -> Targets:
     """z of each edit for the model's present weights: h0 + δ with the δ that makes the target likely (step 2).
 
-    Edits are searched in batches of at most `batch` padded tokens; z depends on the edit alone, whatever its batch, but
-    for rounding. on_progress: called with the steps done and the most that may be needed, of all edits together.
-    store: results are looked up in it and put into it as soon as each is found, so that a search that was killed goes
-    on where it was. Raises BadModelError, UsageError or BadEditsError for what cannot be searched.
+    z depends on the edit alone, whatever it is searched beside, but for rounding.
+    batch: most padded tokens under way; None: as many as the free memory holds. Where memory runs out all the same the
+    batch is halved, `say` is told, and the edits not yet found begin again. on_progress: called with the steps done
+    and the most that may be needed, of all edits together. store: results are looked up in it and put into it as soon
+    as each is found, so that a search that was killed goes on where it was.
+    Raises BadModelError, UsageError or BadEditsError for what cannot be searched.
     """
     check_search(loaded, hparams, templates)
-    keys = target_keys(loaded, edits, hparams, templates) if store is not None else [""] * len(edits)
-    found = {
-        index: kept for index, key in enumerate(keys) if store is not None and (kept := store.get(key)) is not None
-    }
-    reused = len(found)
-    most = hparams.v_num_grad_steps
-    progress = _Progress(on_progress, most * len(edits))
-    progress.add(most * reused)
-    missing = [index for index in range(len(edits)) if index not in found]
-    plans = [Plan(rewriting_rows(loaded, edits[i], templates), drift_row(loaded, edits[i])) for i in missing]
-    for members in groups([Extent.of(plan.rewriting) for plan in plans], batch):
-
-        def keep(number: int, result: Found, members: list[int] = members) -> None:
-            index = missing[members[number]]
-            found[index] = _checked(result, edits[index])
-            progress.add(most - result.steps - 1)
-            if store is not None:
-                store[keys[index]] = result
-
-        search(loaded, [plans[member] for member in members], hparams, on_found=keep, on_step=progress.add)
-    ordered = [found[index] for index in range(len(edits))]
-    z = torch.stack([each.z for each in ordered], dim=1) if ordered else torch.empty(_width(loaded), 0)
-    return Targets(z, tuple(each.loss for each in ordered), tuple(each.steps for each in ordered), reused)
+    hunt = _Hunt(loaded, edits, hparams, templates, store, on_progress)
+    budget = tokens_that_fit(loaded, hparams) if batch is None else batch
+    while not hunt.run(budget):
+        budget = _halved(budget)
+        if say is not None:
+            say(f"out of memory: going on with batches of {budget:,} tokens")
+    return hunt.targets
 
 
-def _checked(found: Found, edit: Edit) -> Found:
-    if not bool(torch.isfinite(found.z).all()):
-        raise BadModelError(
-            f'the search for z of "{edit.text}" left the finite numbers',
-            mend="are the model's weights finite? A smaller v_lr may help",
+class _Hunt:
+    """One call's edits: which have their z, from where, and which are still to be searched for."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        edits: Sequence[Edit],
+        hparams: HyperParameters,
+        templates: Sequence[Sequence[str]],
+        store: TargetCache | None,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._loaded, self._edits, self._hparams, self._templates = loaded, edits, hparams, templates
+        self._store, self._on_progress = store, on_progress
+        self._steps = 0
+        self._found: dict[int, Found] = {}
+        self._keys: list[str] = []
+        if store is not None:
+            self._keys = target_keys(loaded, edits, hparams, templates)
+            kept = ((index, store.get(key)) for index, key in enumerate(self._keys))
+            self._found = {index: found for index, found in kept if found is not None}
+        self._reused = len(self._found)
+
+    def run(self, batch: int) -> bool:
+        """Searches for what is missing; false where memory ran out on the way."""
+        missing = [index for index in range(len(self._edits)) if index not in self._found]
+        plans = [self._plan(self._edits[index]) for index in missing]
+        self._steps = 0
+        self._report(0)
+        try:
+            search(
+                self._loaded, plans, self._hparams,
+                batch=batch, on_found=lambda number, found: self._keep(missing[number], found), on_step=self._report,
+            )  # fmt: skip
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return True
+        if self._loaded.device.type == "cuda":  # after the error and the tensors that its traceback holds are gone
+            torch.cuda.empty_cache()
+        return False
+
+    def _plan(self, edit: Edit) -> Plan:
+        return Plan(rewriting_rows(self._loaded, edit, self._templates), drift_row(self._loaded, edit))
+
+    def _keep(self, index: int, found: Found) -> None:
+        if not bool(torch.isfinite(found.z).all()):
+            raise BadModelError(
+                f'the search for z of "{self._edits[index].text}" left the finite numbers',
+                mend="are the model's weights finite? A smaller v_lr may help",
+            )
+        self._found[index] = found
+        self._steps -= found.steps
+        if self._store is not None:
+            self._store[self._keys[index]] = found
+
+    def _report(self, steps: int) -> None:
+        """Tells of the steps of the edits under way, and of those found as if they had needed the most."""
+        self._steps += steps
+        if self._on_progress is not None:
+            most = self._hparams.v_num_grad_steps
+            self._on_progress(most * len(self._found) + self._steps, most * len(self._edits))
+
+    @property
+    def targets(self) -> Targets:
+        """What was found, in the edits' order."""
+        found = [self._found[index] for index in range(len(self._edits))]
+        z = torch.stack([each.z for each in found], dim=1) if found else torch.empty(_width(self._loaded), 0)
+        return Targets(z, tuple(each.loss for each in found), tuple(each.steps for each in found), self._reused)
+
+
+def _halved(batch: int) -> int:
+    if batch <= 1:
+        raise UsageError(
+            "out of memory in the search for z, with one edit at a time",
+            mend="free memory, load the model in bfloat16, or give it several devices with --device auto",
         )
-    return found
+    return batch // 2
 
 
 def _width(loaded: LoadedModel) -> int:

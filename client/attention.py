@@ -1,0 +1,112 @@
+"""Attention of our own, which transformers hands on by name (its AttentionInterface). It differs from theirs twice.
+
+A prefix that does not change is read where it is, never copied. And models in float64 keep their digits: transformers'
+own takes the softmax in float32 where a family has no `sdpa`; the mask's lowest number of float64 is minus infinity
+there, so that padding which may look nowhere becomes NaN, and through it everything that shares a batch with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from collabedit.client.loading import LoadedModel
+
+PREFIXED: Final = "collabedit_prefixed"
+
+
+class Heads(Protocol):
+    """Where the attention of a layer finds its prefix."""
+
+    def heads(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of the prefix, [rows, key heads, prefix, head_dim] each; None where there is no prefix."""
+
+
+def prefixed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    *,
+    prefix: Heads | None = None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Softmax attention of `query` over the layer's prefix and, behind it, `key` and `value`.
+
+    query: [rows, heads, columns, head_dim]; key, value: [rows, key heads, seen, head_dim], of which several query heads
+    may share one; attention_mask: [rows, 1, columns, prefix + seen], true where a query may look.
+    Returns [rows, columns, heads, head_dim]. Weights are taken in float32 at least, as transformers' own are.
+    """
+    rows, heads, columns, size = query.shape
+    asked = query.reshape(rows, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
+    before = None if prefix is None else prefix.heads(int(module.layer_idx))  # type: ignore[arg-type]
+    scores = asked @ key.mT
+    if before is not None:
+        scores = torch.cat([asked @ before[0].mT, scores], dim=-1)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    hidden = ~attention_mask.repeat(1, 1, heads // key.shape[1], 1)
+    lowest = torch.finfo(scores.dtype).min  # not -inf: a column of padding may see nothing at all
+    weights = scores.masked_fill(hidden, lowest).softmax(-1).to(value.dtype)
+    seen = weights[..., -key.shape[2] :] @ value
+    if before is not None:
+        seen = seen + weights[..., : -key.shape[2]] @ before[1]
+    return seen.reshape(rows, heads, columns, size).transpose(1, 2), None
+
+
+def _mask(
+    *,
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    mask_function: Callable[..., Tensor],
+    attention_mask: Tensor | None,
+    device: torch.device,
+    **_: Any,
+) -> Tensor:
+    """Where queries may look, [rows, 1, q_length, kv_length]: the family's rule (causal, sliding window), by positions.
+
+    mask_function compares places of a query and a key. transformers gives it columns, which are places only where no
+    padding lies between tokens; here they are counted from the mask, [rows, kv_length].
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones(batch_size, kv_length, dtype=torch.bool, device=device)
+    places = attention_mask.cumsum(-1) - 1
+    asking = places[:, -q_length:]
+    allowed = mask_function(0, 0, asking[:, None, :, None], places[:, None, None, :])
+    return allowed & attention_mask.bool()[:, None, None, :]
+
+
+AttentionInterface.register(PREFIXED, prefixed_attention)
+AttentionMaskInterface.register(PREFIXED, _mask)
+
+
+@contextmanager
+def prefixed(loaded: LoadedModel) -> Iterator[None]:
+    """Inside, a model whose family asks the interface attends by `prefixed_attention`."""
+    if not loaded.architecture.attention_interface:  # the prefix is concatenated: `collabedit.client.prefix`
+        yield
+        return
+    config = loaded.model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = PREFIXED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def make_exact(model: Any) -> None:
+    """Takes a float64 model's attention off transformers' own eager one, where the family lets it be chosen."""
+    config = model.config.get_text_config()
+    if model.dtype == torch.float64 and config._attn_implementation == "eager" and model._supports_attention_backend:
+        model.set_attn_implementation(PREFIXED)
