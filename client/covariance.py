@@ -84,4 +84,5 @@ def _inputs(
     inputs: dict[int, Tensor] = {}
     with only_blocks(loaded, 0, last), inputs_of(modules, inputs, padded):
         run_base(loaded, padded)
-    return {number: inputs[number][padded.mask.bool()] for number in sorted(inputs)}
+    there = padded.mask.bool()
+    return {number: inputs[number][there.to(inputs[number].device)] for number in sorted(inputs)}

@@ -137,7 +137,7 @@ def _forced(loaded: LoadedModel, rows: Sequence[Row]) -> list[Answer]:
             input_ids=padded.ids, attention_mask=padded.mask, position_ids=padded.positions, use_cache=False
         )
     logits: Tensor = output.logits[0].to(loaded.working_dtype)
-    labels = torch.tensor([label for row in rows for label in row.labels], device=loaded.device)
+    labels = torch.tensor([label for row in rows for label in row.labels], device=logits.device)
     nll = functional.cross_entropy(logits, labels, reduction="none").double().cpu()
     first = (logits.argmax(-1) == labels).double().cpu()
     sizes = [len(row.labels) for row in rows]

@@ -112,6 +112,11 @@ def output_of(module: nn.Module, into: list[Tensor]) -> Iterator[None]:
         handle.remove()
 
 
+def _at(states: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The states at some positions, [n, d]; the numbers may be on another device: blocks of a large model are."""
+    return states[rows.to(states.device), columns.to(states.device)]
+
+
 @contextmanager
 def logits_at(loaded: LoadedModel, rows: Tensor, columns: Tensor) -> Iterator[None]:
     """Inside, the model's logits are [1, n, vocabulary]: those of the n positions (rows[i], columns[i]) alone.
@@ -120,7 +125,7 @@ def logits_at(loaded: LoadedModel, rows: Tensor, columns: Tensor) -> Iterator[No
     """
 
     def pick(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-        return (args[0][rows, columns].unsqueeze(0),)
+        return (_at(args[0], rows, columns).unsqueeze(0),)
 
     head = loaded.model.get_submodule(loaded.architecture.lm_head)
     handle = head.register_forward_pre_hook(pick)
@@ -144,10 +149,11 @@ def feed_forward_at(loaded: LoadedModel, layer: int, rows: Tensor, columns: Tens
 
     def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         shapes.append(args[0].shape)
-        return (args[0][rows, columns].unsqueeze(0), *args[1:])
+        return (_at(args[0], rows, columns).unsqueeze(0), *args[1:])
 
     def scatter(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return output.new_zeros(shapes.pop()).index_put((rows, columns), output[0])
+        places = rows.to(output.device), columns.to(output.device)
+        return output.new_zeros(shapes.pop()).index_put(places, output[0])
 
     module = loaded.module(name.format(layer))
     handles = [module.register_forward_pre_hook(gather), module.register_forward_hook(scatter)]
