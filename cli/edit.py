@@ -125,7 +125,7 @@ def _targets(
 
     with Voice().progress(f"finding z of {len(edits)} edits") as tick:
         store = TargetStore(folder) if folder else None
-        return find_targets(loaded, edits, inputs.hparams, templates, on_progress=tick, store=store)
+        return find_targets(loaded, edits, inputs.hparams, templates, on_progress=tick, say=say, store=store)
 
 
 def _metadata(options: EditOptions, inputs: Inputs, edits: int) -> Metadata:

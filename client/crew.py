@@ -82,6 +82,7 @@ class Crew:
             targets=self.folder.targets,
             outbox=self.folder.outbox,
             batch_tokens=self.config.batch_tokens,
+            say=self.voice.say,
         )
 
     def _intake(self, workshop: Workshop) -> Intake:

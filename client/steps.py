@@ -10,7 +10,7 @@ from collabedit.client.connection import StaleRoundError
 from collabedit.client.decide import Act, Action, Place, is_over
 from collabedit.client.federation import Federation
 from collabedit.client.intake import Intake
-from collabedit.client.metrics import score
+from collabedit.client.metrics import TOKENS, score
 from collabedit.client.model_version import VersionedModel
 from collabedit.client.news import News
 from collabedit.client.report import by_round, means, published_line, verdict
@@ -51,7 +51,7 @@ class Steps:
         news: News,
         intake: Intake,
         voice: Voice,
-        batch_tokens: int,
+        batch_tokens: int | None,
     ) -> None:
         self._settings = settings
         self._folder = folder
@@ -231,7 +231,7 @@ class Steps:
         for round_, entries in by_round(self._state.unscored()).items():
             with self._voice.progress(f"round {round_}: scoring") as progress:
                 edits = [each.edit for each in entries]
-                scores = score(self._model.loaded, edits, batch=self._batch_tokens, on_progress=progress)
+                scores = score(self._model.loaded, edits, batch=self._batch_tokens or TOKENS, on_progress=progress)
             found = {each.key: verdict(one) for each, one in zip(entries, scores.edits, strict=True)}
             self._state.record_scores(found, {round_: means(scores)})
             merged_in = entries[0].version if entries[0].version is not None else version

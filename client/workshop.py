@@ -47,7 +47,8 @@ class Workshop:
         *,
         targets: Path,
         outbox: Path,
-        batch_tokens: int,
+        batch_tokens: int | None,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self._model = model
         self._settings = settings
@@ -55,6 +56,7 @@ class Workshop:
         self._store = TargetStore(targets)
         self._outbox = outbox
         self._batch_tokens = batch_tokens
+        self._say = say
 
     @property
     def _loaded(self) -> LoadedModel:
@@ -73,6 +75,7 @@ class Workshop:
             settings.hparams,
             settings.context_templates,
             on_progress=tick,
+            say=self._say,
             store=self._store,
             batch=self._batch_tokens,
         )
