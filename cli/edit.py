@@ -93,6 +93,7 @@ def _write_contribution(
     from collabedit.client.loading import load_model
     from collabedit.client.memit import edit_alone
     from collabedit.common.contribution_file import write_contribution
+    from collabedit.common.editors import MEMIT, in_full
 
     priors = {weight: inputs.prior(weight) for weight in inputs.weights}
     loaded = load_model(inputs.folder, device=options.device, dtype=options.model_dtype)
@@ -104,7 +105,7 @@ def _write_contribution(
         loaded, edits, targets, inputs.hparams, contexts, priors,
         spread=options.spread, shares=options.residual_shares,
     ).items():  # fmt: skip
-        encoded = factored.dense(priors[weight]) if options.encoding == "dense" else factored
+        encoded = in_full(MEMIT, priors[weight], factored, what=weight) if options.encoding == "dense" else factored
         layers[weight] = encoded.to(getattr(torch, options.dtype))
     write_contribution(options.out, layers, _metadata(options, inputs, len(edits)))
 

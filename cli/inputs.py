@@ -21,10 +21,9 @@ from collabedit.common.hparams import HyperParameters
 from collabedit.common.hparams_file import read_hparams_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from collabedit.common.covariance_file import CovarianceFile
     from collabedit.common.model_folder import ModelFolder
+    from collabedit.common.prior import Prior
 
 Templates = tuple[tuple[str, ...], ...]
 
@@ -55,19 +54,19 @@ class Inputs:
 
         return covariance_fingerprint(self.covariance.path)
 
-    def prior(self, weight: str) -> Tensor:
-        """C = λ·C0 of one weight, [d_in, d_in], float64.
+    def prior(self, weight: str) -> Prior:
+        """C = λ·C0 of one weight.
 
         Raises BadFileError where the file's matrix is not of the weight's size.
         """
-        from collabedit.common.covariance_file import prior
+        from collabedit.common.prior import Prior
 
         mean, d_in = self.covariance.mean(weight), self.folder.shape(weight)[1]
         if mean.shape[0] != d_in:
             raise BadFileError(
                 f"{self.covariance.path}: the covariance of {weight} is of {mean.shape[0]} inputs, the model has {d_in}"
             )
-        return prior(mean, self.hparams.mom2_update_weight)
+        return Prior(mean, self.hparams.mom2_update_weight)
 
 
 def open_inputs(model: str, hparams: Path | None, covariance: Path | None) -> Inputs:

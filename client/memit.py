@@ -1,9 +1,13 @@
-"""MEMIT's updates: one layer, all layers alone, all layers of everybody's edits (algorithm section 3 and 8, step 5)."""
+"""Updates of one layer, all layers alone, all layers of everybody's edits (algorithm section 3 and 8, step 5).
+
+The steps are MEMIT's; how keys and residuals become Δ is the editor's (`collabedit.common.editors`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from torch import Tensor
 
@@ -12,16 +16,22 @@ from collabedit.client.loading import LoadedModel
 from collabedit.client.targets import Targets
 from collabedit.client.weights import add_update, restored
 from collabedit.common.contribution import Factored
+from collabedit.common.editors import MEMIT, Editor, unsplit
 from collabedit.common.edits import Edit
-from collabedit.common.factors import factor_update, update_from_keys
+from collabedit.common.factors import factor_update
 from collabedit.common.hparams import HyperParameters, ResidualShares, Spread
+from collabedit.common.prior import Prior
 
 Templates = Sequence[Sequence[str]]
+SHARES: Final[Mapping[ResidualShares, Callable[[int, int], float]]] = {
+    "remaining": lambda index, count: 1.0 / (count - index),  # MEMIT
+    "equal": lambda _, count: 1.0 / count,
+}
 
 
 def share(index: int, count: int, shares: ResidualShares = "remaining") -> float:
     """What layer number `index` (from 0) of `count` takes of the residual: 1/(count − index), or 1/count."""
-    return 1.0 / (count - index) if shares == "remaining" else 1.0 / count
+    return SHARES[shares](index, count)
 
 
 def layer_update(
@@ -43,7 +53,8 @@ def edit_layer(
 ) -> Factored:
     """One step of a layer-sync round: layer number `index` of hparams.layers, measured on the present weights.
 
-    The model is only read: the caller writes the merged weight of this layer before the next step.
+    The same with every editor. The model is only read: the caller writes the merged weight of this layer before the
+    next step.
     """
     measured = measure(loaded, edits, hparams, templates, hparams.layers[index])
     return factor_update(*layer_update(measured, targets.z, index, len(hparams.layers), shares))
@@ -55,17 +66,17 @@ def edit_alone(
     targets: Targets,
     hparams: HyperParameters,
     templates: Templates,
-    priors: Mapping[str, Tensor],
+    priors: Mapping[str, Prior],
     *,
     spread: Spread = "sequential",
     shares: ResidualShares = "remaining",
+    editor: Editor = MEMIT,
 ) -> dict[str, Factored]:
     """One party's contribution to a one-shot round, by weight; the model is left as it was.
 
-    priors: C of each edited weight, [d_in, d_in], symmetric positive definite; only `sequential` reads them.
-    Raises NotPositiveDefiniteError that names the weight.
+    priors: of each edited weight; only `sequential` reads them. Raises NotPositiveDefiniteError that names the weight.
     """
-    steps = _steps(loaded, edits, targets, hparams, templates, priors, spread, shares)
+    steps = _steps(loaded, edits, targets, hparams, templates, priors, spread, shares, editor)
     return {step.name: factor_update(step.keys, step.residuals) for step in steps}
 
 
@@ -75,17 +86,18 @@ def global_edit(
     targets: Targets,
     hparams: HyperParameters,
     templates: Templates,
-    priors: Mapping[str, Tensor],
+    priors: Mapping[str, Prior],
     *,
     spread: Spread = "sequential",
     shares: ResidualShares = "remaining",
+    editor: Editor = MEMIT,
 ) -> dict[str, Tensor]:
-    """MEMIT by one party that holds every edit: Δ [d_out, d_in], float64, by weight; the model is left as it was.
+    """The edit by one party that holds all: Δ [d_out, d_in], float64, by weight; the model is left as it was.
 
     Write the result with `collabedit.client.weights.add_update`. Arguments and errors as in `edit_alone`.
     """
-    steps = _steps(loaded, edits, targets, hparams, templates, priors, spread, shares)
-    return {step.name: step.solved(priors) for step in steps}
+    steps = _steps(loaded, edits, targets, hparams, templates, priors, spread, shares, editor)
+    return {step.name: step.solved(priors, editor) for step in steps}
 
 
 @dataclass(frozen=True)
@@ -97,10 +109,10 @@ class _Step:
     residuals: Tensor
     update: Tensor | None = None
 
-    def solved(self, priors: Mapping[str, Tensor]) -> Tensor:
+    def solved(self, priors: Mapping[str, Prior], editor: Editor) -> Tensor:
         if self.update is not None:
             return self.update
-        return update_from_keys(self.keys, self.residuals, priors[self.name], what=self.name)
+        return editor.solve(priors[self.name], [unsplit(self.keys, self.residuals)], what=self.name)
 
 
 def _steps(
@@ -109,9 +121,10 @@ def _steps(
     targets: Targets,
     hparams: HyperParameters,
     templates: Templates,
-    priors: Mapping[str, Tensor],
+    priors: Mapping[str, Prior],
     spread: Spread,
     shares: ResidualShares,
+    editor: Editor,
 ) -> list[_Step]:
     """The layers in order; with `sequential` each is measured after the update of the one before was written."""
     layers, names = hparams.layers, loaded.folder.edited_weights(hparams)
@@ -126,7 +139,8 @@ def _steps(
             measured_now = measure(loaded, edits, hparams, templates, layers[index])
             step = _Step(name, *layer_update(measured_now, targets.z, index, count, shares))
             if index < count - 1:
-                step = replace(step, update=step.solved(priors))
-                add_update(loaded, name, step.solved(priors))
+                update = step.solved(priors, editor)
+                add_update(loaded, name, update)
+                step = replace(step, update=update)
             steps.append(step)
     return steps

@@ -14,8 +14,9 @@ from torch import Tensor
 from collabedit.client.loading import LoadedModel
 from collabedit.client.snapshot import LayerVersion, Version
 from collabedit.client.weights import write_weight
-from collabedit.common.covariance_file import CovarianceFile, prior
+from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.errors import BadFileError
+from collabedit.common.prior import Prior
 from collabedit.common.settings import FederationSettings
 from collabedit.common.tensor_file import CODES, TensorFile
 
@@ -106,17 +107,17 @@ class VersionedModel:
         return checked_tensor(self._fetch(digest), f"{weight}.kkt_factor", (d_in, None), {torch.float64, torch.float32})
 
 
-class Priors(Mapping[str, Tensor]):
-    """C = β0·λ·C0 + β1·ΣS of each edited weight (eq. 7), [d_in, d_in] float64, made when it is asked for."""
+class Priors(Mapping[str, Prior]):
+    """C = β0·λ·C0 + β1·ΣS of each edited weight (eq. 7), read when it is asked for."""
 
     def __init__(self, settings: FederationSettings, covariance: CovarianceFile, model: VersionedModel) -> None:
         self._settings = settings
         self._covariance = covariance
         self._model = model
 
-    def __getitem__(self, weight: str) -> Tensor:
+    def __getitem__(self, weight: str) -> Prior:
         settings = self._settings
-        return prior(
+        return Prior(
             self._covariance.mean(weight),
             settings.hparams.mom2_update_weight,
             settings.beta0,

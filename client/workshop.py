@@ -17,6 +17,7 @@ from collabedit.client.target_store import TargetStore
 from collabedit.client.targets import Targets, find_targets
 from collabedit.common.contribution import Factored, LayerUpdate, Metadata
 from collabedit.common.contribution_file import write_contribution
+from collabedit.common.editors import MEMIT, in_full
 from collabedit.common.edits import Edit
 from collabedit.common.files import publish_file
 from collabedit.common.fingerprint import file_digest
@@ -113,7 +114,7 @@ class Workshop:
         if self._settings.encoding == "factored":
             return update.to(dtype)
         assert self._priors is not None
-        return update.dense(self._priors[name]).to(dtype)
+        return in_full(MEMIT, self._priors[name], update, what=name).to(dtype)
 
     def _metadata(self, slot: Slot, edits: int) -> Metadata:
         settings = self._settings

@@ -15,15 +15,14 @@ from torch import Tensor
 
 from collabedit.common.errors import ContributionError
 from collabedit.common.hparams import ResidualShares, Spread
-from collabedit.common.linalg import Cholesky, as_float64
+from collabedit.common.linalg import as_float64
 from collabedit.common.settings import Encoding, Schedule, WireDtype
-
-COLUMNS = 2048  # a dense S is widened to float64 this many columns at a time
 
 
 @dataclass(frozen=True)
 class Factored:
-    """One layer of one contribution: Δ = R̃ Lᵀ (C + L Lᵀ)⁻¹ and S = L Lᵀ.
+    """One layer of one contribution: R̃ Lᵀ = R Kᵀ and L Lᵀ = S = K Kᵀ; the editor makes Δ of them (with MEMIT,
+    Δ = R̃ Lᵀ (C + L Lᵀ)⁻¹).
 
     residual_factor R̃: [d_out, r]; kkt_factor L: [d_in, r]; float32 or float64.
     """
@@ -46,33 +45,15 @@ class Factored:
         """The encoding's name."""
         return "factored"
 
-    def add_moment_to(self, moment: Tensor, prior: Tensor) -> None:
-        """moment += Δ (C + S) = R̃ Lᵀ, in place; float64 [d_out, d_in]. The prior is not needed."""
-        moment.addmm_(as_float64(self.residual_factor), as_float64(self.kkt_factor).mT)
-
     def add_kkt_to(self, gram: Tensor) -> None:
         """gram += S = L Lᵀ, in place; float64 [d_in, d_in]."""
         factor = as_float64(self.kkt_factor)
         gram.addmm_(factor, factor.mT)
 
-    def moment(self, prior: Tensor) -> Tensor:
-        """G = Δ (C + S), [d_out, d_in], float64. prior C: [d_in, d_in]."""
-        return as_float64(self.residual_factor) @ as_float64(self.kkt_factor).mT
-
     def kkt(self) -> Tensor:
         """S, [d_in, d_in], float64."""
         factor = as_float64(self.kkt_factor)
         return factor @ factor.mT
-
-    def update(self, prior: Tensor, *, what: str = "C + KKᵀ") -> Tensor:
-        """Δ = G (C + S)⁻¹, [d_out, d_in], float64. Raises NotPositiveDefiniteError that names `what`."""
-        gram = as_float64(prior).clone()
-        self.add_kkt_to(gram)
-        return Cholesky.of(gram, what=what, overwrite=True).solve_right(self.moment(prior))
-
-    def dense(self, prior: Tensor) -> Dense:
-        """The same information in the dense encoding, float64."""
-        return Dense(delta=self.update(prior), kkt_matrix=self.kkt())
 
     def to(self, dtype: torch.dtype) -> Factored:
         """The same in another dtype."""
@@ -104,36 +85,13 @@ class Dense:
         """The encoding's name."""
         return "dense"
 
-    def add_moment_to(self, moment: Tensor, prior: Tensor) -> None:
-        """moment += Δ (C + S) = Δ C + Δ S, in place; float64 [d_out, d_in]. C + S itself is never formed."""
-        delta = as_float64(self.delta)
-        moment.addmm_(delta, as_float64(prior))
-        for into, columns in zip(
-            torch.split(moment, COLUMNS, 1), torch.split(self.kkt_matrix, COLUMNS, 1), strict=True
-        ):
-            into.addmm_(delta, as_float64(columns))
-
     def add_kkt_to(self, gram: Tensor) -> None:
         """gram += S, in place; float64 [d_in, d_in]."""
         gram.add_(self.kkt_matrix)
 
-    def moment(self, prior: Tensor) -> Tensor:
-        """G = Δ (C + S), [d_out, d_in], float64. prior C: [d_in, d_in]."""
-        moment = torch.zeros(self.shape, dtype=torch.float64, device=self.delta.device)
-        self.add_moment_to(moment, prior)
-        return moment
-
     def kkt(self) -> Tensor:
         """S, [d_in, d_in], float64."""
         return as_float64(self.kkt_matrix)
-
-    def update(self, prior: Tensor, *, what: str = "C + KKᵀ") -> Tensor:
-        """Δ, [d_out, d_in], float64: as uploaded, without a solve."""
-        return as_float64(self.delta)
-
-    def dense(self, prior: Tensor) -> Dense:
-        """This one, in float64."""
-        return self.to(torch.float64)
 
     def to(self, dtype: torch.dtype) -> Dense:
         """The same in another dtype."""

@@ -1,4 +1,4 @@
-"""Covariance files: `{weight}.covariance`, [d_in, d_in], the mean E[kkᵀ] over public text; and the prior C from it."""
+"""Covariance files: `{weight}.covariance`, [d_in, d_in], the mean E[kkᵀ] over public text."""
 
 from __future__ import annotations
 
@@ -91,18 +91,3 @@ class CovarianceFile:
         if asymmetry(mean) > ASYMMETRY * largest:
             raise BadFileError(f"{self.path}: the covariance of {weight} is not symmetric", mend=MEASURE)
         return torch.add(mean, mean.mT).div_(2)
-
-
-def prior(
-    mean: Tensor, update_weight: float, beta0: float = 1.0, accumulated: Tensor | None = None, beta1: float = 1.0
-) -> Tensor:
-    """C = β0·λ·C0 + β1·L Lᵀ (eq. 7): the weight of what the model knows, [d_in, d_in], float64.
-
-    mean C0: [d_in, d_in]; update_weight λ: MEMIT's `mom2_update_weight`; accumulated L: [d_in, r], eigen-factors of
-    Σ_τ Σᵢ S of the rounds before, or None at round 0. A function of its arguments' bits: equal on every party.
-    """
-    weighted = as_float64(mean) * (beta0 * update_weight)
-    if accumulated is not None and beta1 != 0.0:
-        factor = as_float64(accumulated)
-        torch.addmm(weighted, factor, factor.mT, alpha=beta1, out=weighted)
-    return weighted

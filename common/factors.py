@@ -1,6 +1,6 @@
 """From keys and residuals to what a client uploads: thin factors that are functions of (Δ, S, C) alone.
 
-S = K Kᵀ = V Λ Vᵀ and L = V √Λ, so that S = L Lᵀ; R̃ = R (Kᵀ V Λ^-½), so that R̃ Lᵀ = R Kᵀ = Δ (C + S).
+S = K Kᵀ = V Λ Vᵀ and L = V √Λ, so that S = L Lᵀ; R̃ = R (Kᵀ V Λ^-½), so that R̃ Lᵀ = R Kᵀ: with MEMIT, Δ (C + S).
 L is computed from S, never from K: whatever K Q (Q Qᵀ = I) a client holds, it uploads the same factors (eq. 9).
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from collabedit.common.contribution import Factored, LayerUpdate
 from collabedit.common.errors import NotPositiveDefiniteError
-from collabedit.common.linalg import Cholesky, as_float64
+from collabedit.common.linalg import as_float64
 
 EIGENVALUE_TOLERANCE: Final = 1e-15  # of the largest eigenvalue: float64's rounding of S leaves nothing below it
 NEGATIVE_TOLERANCE: Final = 1e-6  # float32's rounding of S makes eigenvalues this far below 0, relative to the largest
@@ -57,17 +57,6 @@ def factor_update(keys: Tensor, residuals: Tensor, *, tolerance: float = EIGENVA
     rank = min(len(values), K.shape[1])
     vectors, scale = vectors[:, :rank], values[:rank].sqrt()
     return Factored(residual_factor=R @ ((K.mT @ vectors) / scale), kkt_factor=vectors * scale)
-
-
-def update_from_keys(keys: Tensor, residuals: Tensor, prior: Tensor, *, what: str = "C + KKᵀ") -> Tensor:
-    """Δ = R Kᵀ (C + K Kᵀ)⁻¹ (eq. 2), [d_out, d_in], float64: one party that holds every edit (global-edit).
-
-    keys K: [d_in, M]; residuals R: [d_out, M]; prior C: [d_in, d_in], symmetric positive definite.
-    Raises NotPositiveDefiniteError that names `what`.
-    """
-    K, R = as_float64(keys), as_float64(residuals)
-    gram = as_float64(prior).clone().addmm_(K, K.mT)
-    return Cholesky.of(gram, what=what, overwrite=True).solve_right(R @ K.mT)
 
 
 def accumulate_kkt(previous: Tensor | None, updates: Iterable[LayerUpdate], *, d_in: int) -> Tensor:

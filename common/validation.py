@@ -20,6 +20,7 @@ SYMMETRY_TOLERANCE: Final = 1e-6  # largest |S − Sᵀ|, relative to S's larges
 PSD_TOLERANCE: Final = 1e-6  # of ‖S‖_F: rounding S to float32 moves its eigenvalues by up to 6e-8 ‖S‖_F
 RANK_TOLERANCE: Final = 1e-6  # of the largest eigenvalue of S: what is weaker hides nothing, and may be rounding
 LARGEST: Final = 1e12  # magnitude of an entry: nothing that an edit makes, and its products stay finite in float64
+Solve = Callable[[str, LayerUpdate], Tensor]
 WIRE_DTYPES: Final = frozenset({torch.float32, torch.float64})
 
 
@@ -29,7 +30,7 @@ class Rules:
 
     shapes: (d_out, d_in) of exactly the weights that the contribution must update: one in layer-sync, all in one-shot.
     min_rank: least effective rank of S, that is eigenvalues above RANK_TOLERANCE × the largest (paper figure 5).
-    max_norms: greatest ‖Δ‖_F by weight; needs the prior to be checked.
+    max_norms: greatest ‖Δ‖_F by weight; needs `solve` to be checked.
     strict_metadata: a contribution must say its fingerprints, schedule and base version where the rules name one.
     """
 
@@ -63,18 +64,16 @@ class Checkable(Protocol):
         """The update of one weight."""
 
 
-def check_contribution(
-    contribution: Checkable, rules: Rules, *, prior: Callable[[str], Tensor] | None = None
-) -> tuple[str, ...]:
+def check_contribution(contribution: Checkable, rules: Rules, *, solve: Solve | None = None) -> tuple[str, ...]:
     """Checks metadata, names, and each layer, one in memory at a time; returns warnings (what the metadata lacks).
 
-    prior: C of a weight, needed for `max_norms` alone. Raises MismatchError for a fingerprint, schedule or version that
-    differs, ContributionError for anything else.
+    solve: Δ of a weight's update, needed for `max_norms` alone. Raises MismatchError for a fingerprint, schedule or
+    version that differs, ContributionError for anything else.
     """
     warnings = check_metadata(contribution.metadata, rules)
     check_weights(contribution.weights, rules)
     for weight in rules.shapes:
-        check_layer(weight, contribution.layer(weight), rules, prior=prior(weight) if prior else None)
+        check_layer(weight, contribution.layer(weight), rules, solve=solve)
     return warnings
 
 
@@ -112,7 +111,7 @@ def check_weights(weights: Sequence[str], rules: Rules) -> None:
         raise ContributionError(f"the contribution has no update of {min(missing)}")
 
 
-def check_layer(weight: str, update: LayerUpdate, rules: Rules, *, prior: Tensor | None = None) -> None:
+def check_layer(weight: str, update: LayerUpdate, rules: Rules, *, solve: Solve | None = None) -> None:
     """Shape, dtype, finiteness, S positive semi-definite and of sufficient rank, Δ's norm. Raises ContributionError."""
     _check_form(weight, update, rules)
     _check_finite(weight, update)
@@ -123,8 +122,8 @@ def check_layer(weight: str, update: LayerUpdate, rules: Rules, *, prior: Tensor
             f"{weight}: KKᵀ has rank {rank}; the federation's minimum is {rules.min_rank}",
             mend=f"contribute at least {rules.min_rank} edits of different facts, or pad with public ones",
         )
-    if rules.max_norms is not None and prior is not None:
-        norm, most = float(update.update(prior).norm()), rules.max_norms[weight]
+    if rules.max_norms is not None and solve is not None:
+        norm, most = float(solve(weight, update).norm()), rules.max_norms[weight]
         if norm > most:
             raise ContributionError(f"{weight}: the update's norm {norm:.3e} exceeds {most:.3e}")
 

@@ -22,12 +22,13 @@ from collabedit.client.metrics import Scores, score
 from collabedit.client.targets import Targets
 from collabedit.client.weights import add_update, read_weight, restored, write_weight
 from collabedit.common.contribution import Contribution, Factored
-from collabedit.common.covariance_file import CovarianceFile, prior
+from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.edits import Edit
 from collabedit.common.errors import UsageError
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.merge import merge_method
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.prior import Prior
 from collabedit.experiments.progress import Listener, ticking
 
 NAIVE: Final = ("task-arithmetic", "simple-average", "ties")
@@ -38,14 +39,14 @@ Update = Mapping[str, Tensor]  # Δ by weight, [d_out, d_in], float64
 
 @dataclass(frozen=True)
 class Bench:
-    """What all parties share. priors: C of each edited weight, [d_in, d_in] float64, in the order of the layers;
+    """What all parties share. priors: of each edited weight, in the order of the layers;
     wire: the dtype in which contributions travel.
     """
 
     loaded: LoadedModel
     hparams: HyperParameters
     templates: tuple[tuple[str, ...], ...]
-    priors: Mapping[str, Tensor]
+    priors: Mapping[str, Prior]
     wire: torch.dtype = torch.float32
 
     @classmethod
@@ -55,7 +56,7 @@ class Bench:
         if hparams is None or covariance is None or templates is None:
             raise UsageError(f"{folder.name}: no hyperparameters, covariance or context templates in the folder")
         opened, weight = CovarianceFile.open(covariance), hparams.mom2_update_weight
-        priors = {name: prior(opened.mean(name), weight) for name in folder.edited_weights(hparams)}
+        priors = {name: Prior(opened.mean(name), weight) for name in folder.edited_weights(hparams)}
         return cls(load_model(folder, dtype=dtype), hparams, templates, priors)
 
     @property

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from collabedit.common.contribution_file import ContributionFile
+    from collabedit.common.prior import Prior
     from collabedit.common.validation import Rules
 
 KKT = "kkt_factor"
@@ -103,14 +104,15 @@ class Merger:
             round=round_.number,
         )
 
-    def _prior(self, weight: str, layer: LayerWeights | None) -> Tensor:
-        """C = β0·λ·C0 + β1·ΣS of the rounds before (eq. 7), [d_in, d_in], float64."""
-        from collabedit.common.covariance_file import CovarianceFile, prior
+    def _prior(self, weight: str, layer: LayerWeights | None) -> Prior:
+        """C = β0·λ·C0 + β1·ΣS of the rounds before (eq. 7)."""
+        from collabedit.common.covariance_file import CovarianceFile
+        from collabedit.common.prior import Prior
 
         settings = self._settings
         mean = CovarianceFile.open(self._covariance).mean(weight)
         past = self._accumulated(weight, layer)
-        return prior(mean, settings.hparams.mom2_update_weight, settings.beta0, past, settings.beta1)
+        return Prior(mean, settings.hparams.mom2_update_weight, settings.beta0, past, settings.beta1)
 
     def _accumulated(self, weight: str, layer: LayerWeights | None) -> Tensor | None:
         """L [d_in, r], float64, with L Lᵀ = ΣS of the rounds before; None where there is none."""

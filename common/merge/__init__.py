@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from collabedit.common.errors import UsageError
-from collabedit.common.merge.base import MergeMethod, Prior
-from collabedit.common.merge.collabedit import CollabEdit, merge_layer
+from collabedit.common.merge.base import MergeMethod, PriorOf
+from collabedit.common.merge.collabedit import CollabEdit
 from collabedit.common.merge.simple_average import SimpleAverage
 from collabedit.common.merge.task_arithmetic import TaskArithmetic
 from collabedit.common.merge.ties import Ties
@@ -25,4 +25,4 @@ def merge_method(name: str) -> MergeMethod:
         raise UsageError(f'no merge method "{name}"', mend=f"one of: {', '.join(MERGE_METHODS)}") from None
 
 
-__all__ = ["MERGE_METHODS", "MergeMethod", "Prior", "merge_layer", "merge_method"]
+__all__ = ["MERGE_METHODS", "MergeMethod", "PriorOf", "merge_method"]

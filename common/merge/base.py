@@ -8,9 +8,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from collabedit.common.contribution import ContributionLike
+from collabedit.common.contribution import ContributionLike, Dense
+from collabedit.common.editors.base import Editor
+from collabedit.common.editors.memit import MEMIT
+from collabedit.common.linalg import as_float64
+from collabedit.common.prior import Prior
 
-Prior = Callable[[str], Tensor]  # the prior C of a weight, [d_in, d_in], float64; never written to
+PriorOf = Callable[[str], Prior]  # the prior of a weight; never written to
 
 
 class MergeMethod(Protocol):
@@ -21,13 +25,18 @@ class MergeMethod(Protocol):
         """The method's name in settings, commands and tables."""
 
     def merge(
-        self, weights: Sequence[str], prior: Prior, contributions: Sequence[ContributionLike]
+        self,
+        weights: Sequence[str],
+        prior: PriorOf,
+        contributions: Sequence[ContributionLike],
+        editor: Editor = MEMIT,
     ) -> Iterator[tuple[str, Tensor]]:
         """Yields (weight, Δ) for each of `weights`, in their order: Δ is [d_out, d_in], float64, to be added to W.
 
-        One layer's matrices are in memory at a time. Contributions are summed in the order given, so that a re-run
-        gives the same bits. Raises NotPositiveDefiniteError that names the weight, ContributionError where a
-        contribution lacks one, ValueError where there are no contributions.
+        editor: the one whose updates the contributions are. One layer's matrices are in memory at a time.
+        Contributions are summed in the order given, so that a re-run gives the same bits. Raises
+        NotPositiveDefiniteError that names the weight, ContributionError where a contribution lacks one, ValueError
+        where there are no contributions.
         """
 
 
@@ -39,10 +48,19 @@ def merged_shape(weight: str, contributions: Sequence[ContributionLike]) -> tupl
     return shapes.pop()
 
 
-def sum_of_updates(weight: str, prior: Prior, contributions: Sequence[ContributionLike]) -> Tensor:
-    """Σᵢ Δᵢ of one weight, [d_out, d_in], float64, in the order given."""
-    C = prior(weight)
-    total = torch.zeros(merged_shape(weight, contributions), dtype=torch.float64, device=C.device)
+def updates_of(
+    weight: str, prior: PriorOf, contributions: Sequence[ContributionLike], editor: Editor
+) -> Iterator[Tensor]:
+    """Each client's own Δ of one weight, [d_out, d_in], float64, in the order given."""
+    known = prior(weight)
     for each in contributions:
-        total += each.layer(weight).update(C, what=f"C + KKᵀ of {weight}")
+        update = each.layer(weight)
+        yield as_float64(update.delta) if isinstance(update, Dense) else editor.solve(known, [update], what=weight)
+
+
+def sum_of_updates(weight: str, prior: PriorOf, contributions: Sequence[ContributionLike], editor: Editor) -> Tensor:
+    """Σᵢ Δᵢ of one weight, [d_out, d_in], float64, in the order given."""
+    total = torch.zeros(merged_shape(weight, contributions), dtype=torch.float64)
+    for update in updates_of(weight, prior, contributions, editor):
+        total += update
     return total

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from collabedit.common.contribution import ContributionLike
-from collabedit.common.merge.base import Prior, sum_of_updates
+from collabedit.common.editors.base import Editor
+from collabedit.common.editors.memit import MEMIT
+from collabedit.common.merge.base import PriorOf, sum_of_updates
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,12 @@ class SimpleAverage:
     name: str = "simple-average"
 
     def merge(
-        self, weights: Sequence[str], prior: Prior, contributions: Sequence[ContributionLike]
+        self,
+        weights: Sequence[str],
+        prior: PriorOf,
+        contributions: Sequence[ContributionLike],
+        editor: Editor = MEMIT,
     ) -> Iterator[tuple[str, Tensor]]:
         """As `MergeMethod.merge`."""
         for weight in weights:
-            yield weight, sum_of_updates(weight, prior, contributions) / len(contributions)
+            yield weight, sum_of_updates(weight, prior, contributions, editor) / len(contributions)

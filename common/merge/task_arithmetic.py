@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from collabedit.common.contribution import ContributionLike
-from collabedit.common.merge.base import Prior, sum_of_updates
+from collabedit.common.editors.base import Editor
+from collabedit.common.editors.memit import MEMIT
+from collabedit.common.merge.base import PriorOf, sum_of_updates
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,12 @@ class TaskArithmetic:
     scale: float = 1.0
 
     def merge(
-        self, weights: Sequence[str], prior: Prior, contributions: Sequence[ContributionLike]
+        self,
+        weights: Sequence[str],
+        prior: PriorOf,
+        contributions: Sequence[ContributionLike],
+        editor: Editor = MEMIT,
     ) -> Iterator[tuple[str, Tensor]]:
         """As `MergeMethod.merge`."""
         for weight in weights:
-            yield weight, sum_of_updates(weight, prior, contributions) * self.scale
+            yield weight, sum_of_updates(weight, prior, contributions, editor) * self.scale

@@ -11,16 +11,11 @@ import torch
 from torch import Tensor
 
 from collabedit.common.contribution import ContributionLike
-from collabedit.common.merge.base import Prior, merged_shape
+from collabedit.common.editors.base import Editor
+from collabedit.common.editors.memit import MEMIT
+from collabedit.common.merge.base import PriorOf, merged_shape, updates_of
 
 BIN_BITS: Final = 17  # of a float64's 63 bits of magnitude: its exponent and the first six of its fraction
-
-
-def _updates(weight: str, prior: Prior, contributions: Sequence[ContributionLike]) -> Iterator[Tensor]:
-    """Each client's Δ of one weight, [d_out, d_in], float64."""
-    C = prior(weight)
-    for each in contributions:
-        yield each.layer(weight).update(C, what=f"C + KKᵀ of {weight}")
 
 
 def _bins(magnitudes: Tensor) -> Tensor:
@@ -40,14 +35,18 @@ class Ties:
     scale: float = 0.4
 
     def merge(
-        self, weights: Sequence[str], prior: Prior, contributions: Sequence[ContributionLike]
+        self,
+        weights: Sequence[str],
+        prior: PriorOf,
+        contributions: Sequence[ContributionLike],
+        editor: Editor = MEMIT,
     ) -> Iterator[tuple[str, Tensor]]:
         """As `MergeMethod.merge`."""
-        thresholds = self.thresholds(weights, prior, contributions)
+        thresholds = self.thresholds(weights, prior, contributions, editor)
         for weight in weights:
             sums = torch.zeros(2, *merged_shape(weight, contributions), dtype=torch.float64)  # positive, negative mass
             counts = torch.zeros_like(sums)
-            for update, threshold in zip(_updates(weight, prior, contributions), thresholds, strict=True):
+            for update, threshold in zip(updates_of(weight, prior, contributions, editor), thresholds, strict=True):
                 kept = torch.where(update.abs() >= threshold, update, 0.0)
                 sums += torch.stack([kept.clamp(min=0), kept.clamp(max=0)])
                 counts += torch.stack([kept > 0, kept < 0])
@@ -56,7 +55,7 @@ class Ties:
             yield weight, agreeing * self.scale
 
     def thresholds(
-        self, weights: Sequence[str], prior: Prior, contributions: Sequence[ContributionLike]
+        self, weights: Sequence[str], prior: PriorOf, contributions: Sequence[ContributionLike], editor: Editor
     ) -> list[float]:
         """The smallest magnitude that each client keeps, over all its layers together.
 
@@ -65,12 +64,14 @@ class Ties:
         """
         histograms = [torch.zeros(1 << BIN_BITS, dtype=torch.int64) for _ in contributions]
         for weight in weights:
-            for histogram, update in zip(histograms, _updates(weight, prior, contributions), strict=True):
+            for histogram, update in zip(histograms, updates_of(weight, prior, contributions, editor), strict=True):
                 histogram.add_(torch.bincount(_bins(update.abs()).flatten(), minlength=len(histogram)))
         places = [self._place(histogram) for histogram in histograms]
         gathered: list[list[Tensor]] = [[] for _ in contributions]
         for weight in weights:
-            for (bin_, _), into, update in zip(places, gathered, _updates(weight, prior, contributions), strict=True):
+            for (bin_, _), into, update in zip(
+                places, gathered, updates_of(weight, prior, contributions, editor), strict=True
+            ):
                 magnitudes = update.abs()
                 into.append(magnitudes[_bins(magnitudes) == bin_])
         return [

@@ -16,9 +16,10 @@ from collabedit.client.target_store import TargetStore
 from collabedit.client.targets import find_targets
 from collabedit.client.weights import add_update
 from collabedit.common.contribution_file import ContributionFile
-from collabedit.common.covariance_file import CovarianceFile, prior
+from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.edits import parse_lines
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.prior import Prior
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def engine_global(folder: ModelFolder, kit, lines: list[str], store: Path, **how
     """Δ of one party that holds every edit, by the z vectors that the parties found; and the unedited model."""
     loaded = load_model(folder)
     hparams, edits = folder.preset, parse_lines(lines).edits
-    priors = {w: prior(CovarianceFile.open(folder.covariance).mean(w), hparams.mom2_update_weight) for w in kit.weights}
+    priors = {w: Prior(CovarianceFile.open(folder.covariance).mean(w), hparams.mom2_update_weight) for w in kit.weights}
     templates = folder.context_templates
     targets = find_targets(loaded, edits, hparams, templates, store=TargetStore(store))
     assert targets.reused == len(edits)

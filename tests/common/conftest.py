@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from collabedit.common.contribution import Contribution, Dense, LayerUpdate, Metadata
-from collabedit.common.factors import factor_update, update_from_keys
+from collabedit.common.editors import MEMIT
+from collabedit.common.factors import factor_update
+from collabedit.common.prior import Prior
+
+
+def memit(keys: Tensor, residuals: Tensor, C: Tensor) -> Tensor:
+    """Δ = R Kᵀ (C + K Kᵀ)⁻¹, by the formula (eq. 2)."""
+    return torch.linalg.solve(C + keys @ keys.mT, keys @ residuals.mT).mT
 
 
 @dataclass(frozen=True)
@@ -24,18 +31,23 @@ class Problem:
     @property
     def global_update(self) -> Tensor:
         """What one party holding every edit computes."""
-        return update_from_keys(torch.cat(self.keys, 1), torch.cat(self.residuals, 1), self.prior)
+        return memit(torch.cat(self.keys, 1), torch.cat(self.residuals, 1), self.prior)
+
+    @property
+    def known(self) -> Prior:
+        """C as a prior."""
+        return Prior(self.prior)
+
+    def solve(self, *updates: LayerUpdate) -> Tensor:
+        """MEMIT's Δ of the union of some uploads."""
+        return MEMIT.solve(self.known, updates, what="h.0.weight")
 
     def updates(self, encodings: str, dtype: torch.dtype) -> list[LayerUpdate]:
         """Each party's upload; encodings: a letter a party, f(actored) or d(ense), repeated as needed."""
         made: list[LayerUpdate] = []
         for place, (K, R) in enumerate(zip(self.keys, self.residuals, strict=True)):
             dense = encodings[place % len(encodings)] == "d"
-            made.append(
-                Dense(update_from_keys(K, R, self.prior), K @ K.mT).to(dtype)
-                if dense
-                else factor_update(K, R).to(dtype)
-            )
+            made.append(Dense(memit(K, R, self.prior), K @ K.mT).to(dtype) if dense else factor_update(K, R).to(dtype))
         return made
 
 
@@ -74,13 +86,14 @@ def distance(found: Tensor, wanted: Tensor) -> float:
 
 @pytest.fixture(scope="session")
 def make():
-    """The makers above: make.problem(seed=…), make.spd(n, condition, generator), make.orthogonal, make.distance."""
+    """The makers above: make.problem(seed=…), make.spd(n, condition, generator), make.orthogonal, make.memit, …"""
 
     class Makers:
         problem = staticmethod(problem)
         spd = staticmethod(spd)
         orthogonal = staticmethod(orthogonal)
         distance = staticmethod(distance)
+        memit = staticmethod(memit)
 
     return Makers
 

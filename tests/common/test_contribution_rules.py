@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from collabedit.common.contribution import Contribution, Dense, Factored, Metadata
 from collabedit.common.contribution_file import ContributionFile
+from collabedit.common.editors import MEMIT
 from collabedit.common.errors import ContributionError, Fault, MismatchError
+from collabedit.common.prior import Prior
 from collabedit.common.validation import Rules, check_contribution, check_layer
 
 W, V = "h.9.mlp.c_proj.weight", "h.10.mlp.c_proj.weight"
@@ -149,13 +151,17 @@ def test_another_algorithm_is_refused(contribution):
 @pytest.mark.parametrize("encoding", ["factored", "dense"])
 def test_the_norm_of_the_update_is_bounded(contribution, encoding):
     """‖Δ‖ is measured for either encoding where the rules bound it."""
-    made, prior = contribution(encoding), torch.eye(24, dtype=torch.float64)
-    norm = float(made.layer(W).update(prior).norm())
+    made, prior = contribution(encoding), Prior(torch.eye(24, dtype=torch.float64))
+
+    def solve(weight, update):
+        return MEMIT.solve(prior, [update], what=weight)
+
+    norm = float(solve(W, made.layer(W)).norm())
     rules = replace(RULES, shapes={W: (12, 24)}, max_norms={W: norm * 1.01})
     made = replace(made, layers={W: made.layer(W)})
-    check_contribution(made, rules, prior=lambda _: prior)
+    check_contribution(made, rules, solve=solve)
     with pytest.raises(ContributionError, match="norm"):
-        check_contribution(made, replace(rules, max_norms={W: norm * 0.99}), prior=lambda _: prior)
+        check_contribution(made, replace(rules, max_norms={W: norm * 0.99}), solve=solve)
 
 
 def test_the_two_encodings_have_one_rank(make):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from collabedit.common.covariance_file import CovarianceFile, CovarianceMetadata, prior, write_covariance
+from collabedit.common.covariance_file import CovarianceFile, CovarianceMetadata, write_covariance
 from collabedit.common.errors import BadFileError
 
 W = "h.3.mlp.c_proj.weight"
@@ -53,14 +53,3 @@ def test_what_is_no_covariance_is_refused_by_name(tmp_path, tensors, said):
         CovarianceFile.open(path).mean("w")
     assert str(path) in caught.value.what
     assert "collab covariance" in caught.value.mend
-
-
-def test_the_prior_is_the_sum_of_what_is_known(make):
-    """C_t = β0·λ·C0 + β1·ΣS (eq. 7); without rounds before it, or with β1 = 0, β0·λ·C0; the mean stays as it is."""
-    generator = torch.Generator().manual_seed(0)
-    mean, L = make.spd(6, 10.0, generator), torch.randn(6, 2, dtype=torch.float64, generator=generator)
-    before = mean.clone()
-    assert torch.equal(prior(mean, 20_000), mean * 20_000)
-    assert torch.equal(prior(mean, 20_000, 0.5, L, 0.0), mean * 10_000)
-    torch.testing.assert_close(prior(mean, 20_000, 0.5, L, 3.0), 10_000 * mean + 3 * (L @ L.mT), rtol=1e-14, atol=0)
-    assert torch.equal(mean, before)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from collabedit.common.contribution import Dense
 from collabedit.common.errors import NotPositiveDefiniteError
-from collabedit.common.factors import accumulate_kkt, factor_psd, factor_update, update_from_keys
+from collabedit.common.factors import accumulate_kkt, factor_psd, factor_update
 
 SHAPES = {"d_in": st.integers(12, 60), "edits": st.integers(1, 20), "seed": st.integers(0, 999)}
 CONDITIONS = st.sampled_from([1.0, 1e3, 1e7])
@@ -21,9 +21,9 @@ def test_the_factors_hold_the_update(make, d_in, edits, seed, condition):
     C, K, R = one.prior, one.keys[0], one.residuals[0]
     made = factor_update(K, R)
     assert make.distance(made.kkt(), K @ K.mT) < 1e-13
-    assert make.distance(made.moment(C), R @ K.mT) < 1e-9
-    assert make.distance(made.update(C), update_from_keys(K, R, C)) < 1e-8
-    assert make.distance(made.update(C) @ (C + K @ K.mT), R @ K.mT) < 1e-6  # ‖C‖·eps against ‖G‖
+    assert make.distance(made.residual_factor @ made.kkt_factor.mT, R @ K.mT) < 1e-9
+    assert make.distance(one.solve(made), make.memit(K, R, C)) < 1e-8
+    assert make.distance(one.solve(made) @ (C + K @ K.mT), R @ K.mT) < 1e-6  # ‖C‖·eps against ‖G‖
 
 
 @given(**SHAPES, condition=CONDITIONS)
@@ -34,10 +34,10 @@ def test_both_factors_are_functions_of_the_dense_upload(make, d_in, edits, seed,
     one = make.problem(seed=seed, d_in=d_in, d_out=8, parties=1, edits=edits, condition=condition)
     C, K, R = one.prior, one.keys[0], one.residuals[0]
     made = factor_update(K, R)
-    dense = Dense(update_from_keys(K, R, C), K @ K.mT)
+    dense = Dense(make.memit(K, R, C), K @ K.mT)
     L = factor_psd(dense.kkt_matrix)
     assert torch.equal(L, made.kkt_factor)
-    rebuilt = torch.linalg.solve(L.mT @ L, (dense.moment(C) @ L).mT).mT
+    rebuilt = torch.linalg.solve(L.mT @ L, (dense.delta @ (C + dense.kkt_matrix) @ L).mT).mT
     assert make.distance(rebuilt, made.residual_factor) < 1e-6  # Δ (C + S) cancels to 1e-6 of its terms
 
 
@@ -79,7 +79,7 @@ def test_repeated_edits_add_no_rank(make, copies):
     K, R = one.keys[0].repeat(1, copies), one.residuals[0].repeat(1, copies)
     made = factor_update(K, R, tolerance=1e-13)
     assert made.kkt_factor.shape == (64, 9)
-    assert make.distance(made.update(one.prior), update_from_keys(K, R, one.prior)) < 1e-9
+    assert make.distance(one.solve(made), make.memit(K, R, one.prior)) < 1e-9
 
 
 def test_more_edits_than_inputs(make):
@@ -87,7 +87,7 @@ def test_more_edits_than_inputs(make):
     one = make.problem(seed=5, d_in=16, d_out=8, parties=1, edits=50, condition=1e3)
     made = factor_update(one.keys[0], one.residuals[0])
     assert made.kkt_factor.shape == (16, 16)
-    assert make.distance(made.update(one.prior), one.global_update) < 1e-9
+    assert make.distance(one.solve(made), one.global_update) < 1e-9
 
 
 @pytest.mark.parametrize("spread", [1e3, 1e6])
@@ -97,8 +97,8 @@ def test_nearly_dependent_keys_stay_exact(make, spread):
     U, _, Vh = torch.linalg.svd(one.keys[0], full_matrices=False)
     exponent = -torch.linspace(0, 1, 20, dtype=torch.float64) * torch.log10(torch.tensor(spread, dtype=torch.float64))
     K = 1e-3 * (U * 10**exponent) @ Vh
-    wanted = update_from_keys(K, one.residuals[0], one.prior)
-    assert make.distance(factor_update(K, one.residuals[0]).update(one.prior), wanted) < 1e-9
+    wanted = make.memit(K, one.residuals[0], one.prior)
+    assert make.distance(one.solve(factor_update(K, one.residuals[0])), wanted) < 1e-9
 
 
 def test_what_is_not_semi_definite_is_refused():

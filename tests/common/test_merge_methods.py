@@ -13,13 +13,14 @@ from collabedit.common.contribution import Contribution, Dense
 from collabedit.common.errors import ContributionError, UsageError
 from collabedit.common.merge import MERGE_METHODS, merge_method
 from collabedit.common.merge.ties import Ties
+from collabedit.common.prior import Prior
 
 A, B = "h.0.weight", "h.1.weight"
 
 
-def identity(_: str) -> torch.Tensor:
+def identity(_: str) -> Prior:
     """A prior that does not matter."""
-    return torch.eye(4, dtype=torch.float64)
+    return Prior(torch.eye(4, dtype=torch.float64))
 
 
 def dense(*layers: list[list[float]]) -> Contribution:
@@ -42,9 +43,9 @@ def test_the_average_divides_by_the_number_of_parties(make, parties):
     """(1/N) Σ Δᵢ for every N, and task arithmetic is N times that."""
     one = make.problem(seed=1, d_in=24, d_out=6, parties=parties, edits=4, condition=1e3)
     given = [Contribution({A: update}) for update in one.updates("fd", torch.float64)]
-    wanted = sum(update.update(one.prior) for update in one.updates("f", torch.float64))
+    wanted = sum(one.solve(update) for update in one.updates("f", torch.float64))
     (_, average), (_, total) = (
-        next(merge_method(name).merge([A], lambda _: one.prior, given))
+        next(merge_method(name).merge([A], lambda _: one.known, given))
         for name in ("simple-average", "task-arithmetic")
     )
     assert make.distance(total, wanted) < 1e-11
@@ -56,7 +57,7 @@ def test_destructive_methods_lose_what_the_exact_merge_keeps(make):
     ten = make.problem(seed=2, d_in=64, parties=10, edits=8, condition=1e4, size=1e-3)
     given = [Contribution({A: update}) for update in ten.updates("f", torch.float64)]
     distance = {
-        name: make.distance(next(method.merge([A], lambda _: ten.prior, given))[1], ten.global_update)
+        name: make.distance(next(method.merge([A], lambda _: ten.known, given))[1], ten.global_update)
         for name, method in MERGE_METHODS.items()
     }
     assert distance.pop("collabedit") < 1e-9
@@ -68,9 +69,9 @@ def test_layers_come_one_at_a_time_in_the_order_asked_for(name):
     """A method reads no further layer before the caller asks for it, except TIES, whose trim looks at all of them."""
     asked: list[str] = []
 
-    def prior(weight: str) -> torch.Tensor:
+    def prior(weight: str) -> Prior:
         asked.append(weight)
-        return torch.eye(4, dtype=torch.float64)
+        return identity(weight)
 
     merged = merge_method(name).merge([B, A], prior, [dense([[1.0, 2, 3, 4]], [[5.0, 6, 7, 8]])] * 2)
     assert next(merged)[0] == B

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from collabedit.common.contribution import Contribution, Factored
-from collabedit.common.factors import factor_update, update_from_keys
-from collabedit.common.merge import merge_layer, merge_method
+from collabedit.common.editors import MEMIT, unsplit
+from collabedit.common.factors import factor_update
+from collabedit.common.merge import merge_method
+from collabedit.common.prior import Prior
 
 LAYERS, D, HIDDEN, PARTIES, EDITS = 4, 24, 40, 4, 6
 Weights = list[Tensor]
@@ -24,7 +26,7 @@ class Toy:
     """h ← h + W_l tanh(U_l h): W_l [D, HIDDEN] is edited, its inputs are the keys; edits are columns."""
 
     up: list[Tensor]
-    priors: list[Tensor]
+    priors: list[Prior]
     states: list[Tensor]  # each party's h before the first layer, [D, EDITS]
     targets: list[Tensor]  # each party's z, [D, EDITS]
 
@@ -46,7 +48,7 @@ def toy(make) -> tuple[Toy, Weights]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
-    priors = [make.spd(HIDDEN, 1e4, generator) * 30 for _ in range(LAYERS)]
+    priors = [Prior(make.spd(HIDDEN, 1e4, generator), 30) for _ in range(LAYERS)]
     model = Toy(
         up=[draw(HIDDEN, D) / D**0.5 for _ in range(LAYERS)],
         priors=priors,
@@ -62,7 +64,7 @@ def memit(model: Toy, weights: Weights, state: Tensor, z: Tensor, share: Share, 
     for layer in range(LAYERS):
         K, h = model.measure(present if writes else weights, state, layer)
         made.append(factor_update(K, (z - h) * share(layer)))
-        present[layer] = weights[layer] + made[-1].update(model.priors[layer])
+        present[layer] = weights[layer] + MEMIT.solve(model.priors[layer], made[-1:], what=str(layer))
     return made
 
 
@@ -83,7 +85,7 @@ def together(model: Toy, weights: Weights, share: Share, *, writes: bool) -> lis
     present, deltas = list(weights), []
     for layer in range(LAYERS):
         K, h = model.measure(present if writes else weights, state, layer)
-        deltas.append(update_from_keys(K, (z - h) * share(layer), model.priors[layer]))
+        deltas.append(MEMIT.solve(model.priors[layer], [unsplit(K, (z - h) * share(layer))], what=str(layer)))
         present[layer] = weights[layer] + deltas[-1]
     return deltas
 
@@ -96,7 +98,7 @@ def layer_sync(model: Toy, weights: Weights, share: Share, dtype: torch.dtype) -
         for state, z in zip(model.states, model.targets, strict=True):
             K, h = model.measure(present, state, layer)
             updates.append(factor_update(K, (z - h) * share(layer)).to(dtype))
-        deltas.append(merge_layer(model.priors[layer], updates))
+        deltas.append(MEMIT.solve(model.priors[layer], updates, what=str(layer)))
         present[layer] = weights[layer] + deltas[-1]
     return deltas
 
@@ -133,7 +135,7 @@ def test_the_published_shares_overshoot_when_layers_are_edited_at_once():
 def test_true_memit_ends_at_the_target(toy):
     """Layer-sync brings h to z where the prior lets it: the last layer takes the whole remaining residual."""
     model, weights = toy
-    loose = Toy(model.up, [prior * 1e-6 for prior in model.priors], model.states, model.targets)
+    loose = Toy(model.up, [replace(prior, update_weight=3e-5) for prior in model.priors], model.states, model.targets)
     deltas = layer_sync(loose, weights, SHARES["remaining"], torch.float64)
     written = [W + delta for W, delta in zip(weights, deltas, strict=True)]
     for state, z in zip(loose.states, loose.targets, strict=True):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from watchfiles import watch
 
 from collabedit.client.edit_file import read_edits
@@ -16,14 +16,15 @@ from collabedit.client.memit import global_edit
 from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
 from collabedit.client.weights import restored, write_weight
-from collabedit.common.covariance_file import CovarianceFile, prior
+from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.model_folder import find_model
+from collabedit.common.prior import Prior
 
 
-def priors_of(folder) -> dict[str, torch.Tensor]:
+def priors_of(folder) -> dict[str, Prior]:
     """C = λ·C0 by weight."""
     covariance = CovarianceFile.open(folder.covariance)
-    return {name: prior(covariance.mean(name), folder.preset.mom2_update_weight) for name in covariance.weights}
+    return {name: Prior(covariance.mean(name), folder.preset.mom2_update_weight) for name in covariance.weights}
 
 
 def test_layer_sync_equals_one_party_with_every_edit(told, tools, model: Path, tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Pa
             priors = priors_of(folder)
             for layer in observer.federation.version(version - 1).layers:
                 past = observer.tensor(layer.kkt_digest)
-                priors[layer.weight] = priors[layer.weight] + past @ past.T
+                priors[layer.weight] = replace(priors[layer.weight], accumulated=past)
             updates = global_edit(loaded, batch, targets, folder.preset, folder.context_templates, priors)
             found = observer.weights(version)
             assert tools.relative_error(loaded, found, updates) <= 1e-6

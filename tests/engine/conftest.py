@@ -14,6 +14,7 @@ from collabedit.client.loading import LoadedModel, load_model
 from collabedit.common.edits import Edit
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.prior import Prior
 
 sys.path.insert(0, str(Path(__file__).parent))  # in importlib mode the modules beside a test are not found otherwise
 
@@ -122,13 +123,13 @@ def edits() -> tuple[Edit, ...]:
 
 
 @pytest.fixture(scope="session")
-def priors(folder: ModelFolder, hparams: HyperParameters) -> dict[str, torch.Tensor]:
+def priors(folder: ModelFolder, hparams: HyperParameters) -> dict[str, Prior]:
     """A positive definite C for each edited weight, [128, 128], of condition number about 1e4."""
     generator = torch.Generator().manual_seed(5)
     made = {}
     for name in folder.edited_weights(hparams):
         basis, _ = torch.linalg.qr(torch.randn(128, 128, dtype=torch.float64, generator=generator))
-        made[name] = basis @ torch.diag(torch.logspace(-3, 1, 128, dtype=torch.float64)) @ basis.T
+        made[name] = Prior(basis @ torch.diag(torch.logspace(-3, 1, 128, dtype=torch.float64)) @ basis.T)
     return made
 
 

@@ -174,7 +174,7 @@ def memit(
         pairs = [key_and_state(loaded, edit, hparams, templates, layer) for edit in edits]
         K = torch.stack([key for key, _ in pairs], dim=1)
         R = (z.double() - torch.stack([state for _, state in pairs], dim=1)) / (count - index)
-        deltas[name] = R @ K.T @ torch.linalg.inv(priors[name] + K @ K.T)
+        deltas[name] = R @ K.T @ torch.linalg.inv(priors[name].dense() + K @ K.T)
         weight = loaded.model.get_parameter(name)
         before[name] = weight.detach().clone()
         with torch.no_grad():

@@ -23,6 +23,7 @@ from collabedit.common.edits import Edit
 from collabedit.common.export import export_model
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.prior import Prior
 
 BOUNDS = {torch.float32: 1e-3, torch.float64: 1e-6}
 HPARAMS = HyperParameters(
@@ -68,14 +69,14 @@ def furthest(found: Tensor, expected: Tensor, start: Tensor | float = 0.0) -> fl
     return float(torch.nan_to_num(distance, nan=torch.inf))
 
 
-def priors_of(loaded: LoadedModel) -> dict[str, Tensor]:
+def priors_of(loaded: LoadedModel) -> dict[str, Prior]:
     """A positive definite C for each edited weight, of condition number 1e3."""
     generator = torch.Generator().manual_seed(3)
     made = {}
     for name in loaded.folder.edited_weights(HPARAMS):
         size = loaded.folder.shape(name)[1]
         basis, _ = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))
-        made[name] = basis @ torch.diag(torch.logspace(-2, 1, size, dtype=torch.float64)) @ basis.T
+        made[name] = Prior(basis @ torch.diag(torch.logspace(-2, 1, size, dtype=torch.float64)) @ basis.T)
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import engine_reference
@@ -21,6 +22,7 @@ from collabedit.common.errors import BadFileError, BadModelError
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.linalg import Cholesky
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.prior import Prior
 
 NAME = "transformer.h.2.mlp.c_proj.weight"
 PARTIES = (slice(0, 3), slice(3, 5), slice(5, 8))
@@ -31,9 +33,9 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def merged(parts: Sequence[Factored], prior: Tensor) -> Tensor:
+def merged(parts: Sequence[Factored], prior: Prior) -> Tensor:
     """Σ R̃ᵢLᵢᵀ (C + Σ LᵢLᵢᵀ)⁻¹, from what each party uploads."""
-    gram = prior + sum(part.kkt_factor @ part.kkt_factor.T for part in parts)
+    gram = prior.dense() + sum(part.kkt_factor @ part.kkt_factor.T for part in parts)
     moment = sum(part.residual_factor @ part.kkt_factor.T for part in parts)
     return Cholesky.of(gram, what="merged").solve_right(moment)
 
@@ -181,7 +183,7 @@ def test_editing_leaves_the_model_as_it_was(
     targets = find_targets(tiny, edits[:3], hparams, templates)
     edit_alone(tiny, edits[:3], targets, hparams, templates, priors, spread=spread)
     global_edit(tiny, edits[:3], targets, hparams, templates, priors, spread=spread)
-    bad = {name: -prior for name, prior in priors.items()}
+    bad = {name: replace(prior, update_weight=-1.0) for name, prior in priors.items()}
     with pytest.raises(Exception, match=r"transformer\.h\.1\.mlp\.c_proj\.weight"):
         global_edit(tiny, edits[:3], targets, hparams, templates, bad, spread=spread)
     assert all(torch.equal(before[name], tensor) for name, tensor in tiny.model.state_dict().items())
@@ -210,7 +212,7 @@ def test_an_edit_moves_the_state_to_its_target(
     tiny64: LoadedModel, edits: Any, hparams: HyperParameters, templates: Any, priors: Any
 ) -> None:
     """With a small prior, the state at the subject's last token ends near z."""
-    small = {name: prior * 1e-6 for name, prior in priors.items()}
+    small = {name: replace(prior, update_weight=1e-6) for name, prior in priors.items()}
     targets = find_targets(tiny64, edits, hparams, (("{}",),))
     apart = targets.z - measure(tiny64, edits, hparams, (("{}",),), 3).states
     with restored(tiny64, priors):
