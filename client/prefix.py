@@ -154,7 +154,7 @@ class Prefix:
                 use_cache=cache is not None,
                 **({"prefix": self} if apart else {}),
             )
-        logits: Tensor = output.logits[0]
+        logits: Tensor = output.logits[0].to(delta.device)  # the head of a large model may be on another
         return logits
 
 

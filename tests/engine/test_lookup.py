@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,28 @@ def test_what_a_tokenizer_puts_behind_a_text_is_in_no_row(tiny: LoadedModel, tmp
     ended = with_tokenizer(tiny, tmp_path / "ended", "metaspace, ended")
     assert ended.tokenizer("is")["input_ids"][-1] == ended.tokenizer.eos_token_id
     assert all_rows(ended) == all_rows(plain)
+
+
+class LeavingSpacesOut:
+    """A tokenizer that says of no token that the space before its word is its own."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, texts: list[str], **options: Any) -> Any:
+        coded = self._tokenizer(texts, **options)
+        coded["offset_mapping"] = [
+            [(begin + (text[begin:end][:1] == " "), end) for begin, end in spans]
+            for text, spans in zip(texts, coded["offset_mapping"], strict=True)
+        ]
+        return coded
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_it_does_not_matter_whose_the_spaces_are(tiny: LoadedModel, tmp_path: Path, kind: str) -> None:
+    """Rows are the same whether offsets have the space before a word in its token or leave it out."""
+    with_spaces = with_tokenizer(tiny, tmp_path, kind)
+    assert all_rows(replace(with_spaces, tokenizer=LeavingSpacesOut(with_spaces.tokenizer))) == all_rows(with_spaces)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
