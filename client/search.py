@@ -188,24 +188,27 @@ def enter(
 def search(
     loaded: LoadedModel,
     plans: Sequence[Plan],
+    wanted: Sequence[int],
     hparams: HyperParameters,
     *,
     batch: int,
     on_found: Callable[[int, Found], None],
     on_step: Callable[[int], None],
 ) -> None:
-    """Minimises each plan's loss over its own δ: Adam, ‖δ‖ ≤ clamp·‖h0‖ after each step, until the loss is enough.
+    """Minimises the loss of each plan that is wanted, by its number, over its own δ: Adam, ‖δ‖ ≤ clamp·‖h0‖ after each step, until the loss is enough.
 
     As in MEMIT, `v_num_grad_steps` counts evaluations of the loss: the last is not followed by a step. Plans are under
     way together, as many as `batch` padded tokens hold; those that are done leave, and when half of the tokens are free
-    others take their place. Plans of like length are searched together.
+    others take their place. Plans of like length are searched together. What rows share is what those of all plans
+    do, so that a plan's z is the same to the bit whichever others are wanted, where it is searched for alone.
     on_found: called with a plan's number and its result as soon as it is there; on_step: with the number of edits
     that took part in a step.
     """
-    if not plans:
+    if not wanted:
         return
     shared = share(loaded, plans, hparams)
-    waiting = deque(groups([shared.extent(plan) for plan in plans], max(1, batch // 2)))
+    batches = groups([shared.extent(plans[number]) for number in wanted], max(1, batch // 2))
+    waiting = deque([wanted[place] for place in places] for places in batches)
     front: Front | None = None
     while front is not None or waiting:
         while waiting and (front is None or front.problem.tokens <= batch // 2):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Protocol
 
 import torch
@@ -162,13 +163,12 @@ class _Hunt:
     def run(self, batch: int) -> bool:
         """Searches for what is missing; false where memory ran out on the way."""
         missing = [index for index in range(len(self._edits)) if index not in self._found]
-        plans = [self._plan(self._edits[index]) for index in missing]
         self._steps = 0
         self._report(0)
         try:
             search(
-                self._loaded, plans, self._hparams,
-                batch=batch, on_found=lambda number, found: self._keep(missing[number], found), on_step=self._report,
+                self._loaded, self._plans if missing else (), missing, self._hparams,
+                batch=batch, on_found=self._keep, on_step=self._report,
             )  # fmt: skip
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -179,8 +179,10 @@ class _Hunt:
             torch.cuda.empty_cache()
         return False
 
-    def _plan(self, edit: Edit) -> Plan:
-        return Plan(rewriting_rows(self._loaded, edit, self._templates), drift_row(self._loaded, edit))
+    @cached_property
+    def _plans(self) -> list[Plan]:
+        loaded, templates = self._loaded, self._templates
+        return [Plan(rewriting_rows(loaded, each, templates), drift_row(loaded, each)) for each in self._edits]
 
     def _keep(self, index: int, found: Found) -> None:
         if not bool(torch.isfinite(found.z).all()):
