@@ -13,12 +13,13 @@ from collabedit.cli.inputs import Inputs, Templates, demand_folder_of, open_inpu
 from collabedit.cli.output import say
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.hparams import ResidualShares, Spread
+from collabedit.common.pairs import ALGORITHMS, EditorName, check_extent
 from collabedit.common.settings import DEVICE, MODEL_DTYPE, Encoding, ModelDtype, WireDtype
 
 if TYPE_CHECKING:
     from collabedit.client.loading import LoadedModel
     from collabedit.client.targets import Targets
-    from collabedit.common.contribution import LayerUpdate, Metadata
+    from collabedit.common.contribution import Factored, LayerUpdate, Metadata
     from collabedit.common.edits import Edit
 
 FEW_EDITS = 8  # below this KKᵀ tells more about each edit (the paper's figure 5)
@@ -42,8 +43,9 @@ class EditOptions(BaseModel):
         default="sequential", description="write each layer before the next is measured, or measure the unedited model"
     )
     residual_shares: ResidualShares = Field(
-        default="remaining", description="layer i of L gets 1/(L-i) of what remains (MEMIT), or 1/L"
+        default="remaining", description="layer i of L gets 1/(L-i) of what remains (MEMIT), its root (PMET), or 1/L"
     )
+    editor: EditorName = Field(default="memit", description="how keys and residuals become an update")
     encoding: Encoding = Field(default="factored", description="thin factors, or Δ and KKᵀ in full")
     dtype: WireDtype = Field(default="float32", description="dtype of the tensors in the file")
     targets: Path | None = Field(
@@ -68,12 +70,14 @@ def edit(as_json: bool, **flags: Any) -> None:
       collab edit --model atlas --edits mine.jsonl --out mine.safetensors
       collab edit --model ./gpt2-xl --edits mine.jsonl --hparams gpt2-xl.json \\
         --covariance C0.safetensors --encoding dense --out mine.safetensors
+      collab edit --model atlas --edits mine.jsonl --editor alphaedit --out mine.safetensors
     """
     options = load_settings(EditOptions, flags)
     demand_folder_of(options.out)
     edits = read_edits(options.edits, skip_invalid=options.skip_invalid)
     inputs = open_inputs(options.model, options.hparams, options.covariance)
     templates = read_templates(options.context_templates, inputs.folder)
+    check_extent(options.editor, edits=len(edits), layers=len(inputs.weights))
     if len(edits) < FEW_EDITS:
         say(f"warning: {len(edits)} edits; with fewer than {FEW_EDITS} a contribution tells more about each of them")
     _write_contribution(options, inputs, edits, templates)
@@ -93,8 +97,9 @@ def _write_contribution(
     from collabedit.client.loading import load_model
     from collabedit.client.memit import edit_alone
     from collabedit.common.contribution_file import write_contribution
-    from collabedit.common.editors import MEMIT, in_full
+    from collabedit.common.editors import editor_of, in_full
 
+    editor = editor_of(options.editor, inputs.hparams)
     priors = {weight: inputs.prior(weight) for weight in inputs.weights}
     loaded = load_model(inputs.folder, device=options.device, dtype=options.model_dtype)
     contexts = templates or _sampled(loaded)
@@ -103,11 +108,25 @@ def _write_contribution(
     layers: dict[str, LayerUpdate] = {}
     for weight, factored in edit_alone(
         loaded, edits, targets, inputs.hparams, contexts, priors,
-        spread=options.spread, shares=options.residual_shares,
+        spread=options.spread, shares=options.residual_shares, editor=editor,
     ).items():  # fmt: skip
-        encoded = in_full(MEMIT, priors[weight], factored, what=weight) if options.encoding == "dense" else factored
+        if options.editor == "emmet":
+            _warn_of_dependence(weight, factored, len(edits))
+        encoded = in_full(editor, priors[weight], factored, what=weight) if options.encoding == "dense" else factored
         layers[weight] = encoded.to(getattr(torch, options.dtype))
     write_contribution(options.out, layers, _metadata(options, inputs, len(edits)))
+
+
+def _warn_of_dependence(weight: str, update: Factored, edits: int) -> None:
+    """EMMET's equalities contradict where several edits have one key: a prompt that begins with the same subject."""
+    from collabedit.common.editors.emmet import rank_of
+
+    rank = rank_of(update)
+    if rank < edits:
+        what = (
+            f"{edits} edits have {rank} independent keys, so that not all can hold: of two with one key, the mean does"
+        )
+        say(f"warning: {weight}: {what}")
 
 
 def _sampled(loaded: LoadedModel) -> Templates:
@@ -135,7 +154,7 @@ def _metadata(options: EditOptions, inputs: Inputs, edits: int) -> Metadata:
     return Metadata(
         model_fingerprint=inputs.model_fingerprint,
         covariance_fingerprint=inputs.covariance_fingerprint,
-        algorithm="MEMIT",
+        algorithm=ALGORITHMS[options.editor],
         schedule="one-shot",
         spread=options.spread,
         residual_shares=options.residual_shares,

@@ -13,6 +13,7 @@ from collabedit.cli.output import print_table
 from collabedit.cli.remote import RemoteOptions, open_connection
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.errors import UsageError
+from collabedit.common.pairs import ALGORITHMS, EditorName
 
 if TYPE_CHECKING:
     from collabedit.experiments.baselines import Row
@@ -47,10 +48,14 @@ def experiment() -> None:
 @click.option("--model", default="atlas", show_default=True, help="A model folder with party edits.")
 @click.option("--parties", type=click.Choice(["3", "10"]), default="10", show_default=True, help="How many.")
 @click.option("--edits-per-party", type=click.IntRange(min=1), help="The first so many of each.  [default: all]")
+@click.option("--editor", type=click.Choice([*ALGORITHMS]), default="memit", show_default=True,
+              help="How keys and residuals become an update.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
               help="CPU threads; for a model as small as atlas 1 is fastest.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def shape(model: str, parties: str, edits_per_party: int | None, threads: int, as_json: bool) -> None:
+def shape(
+    model: str, parties: str, edits_per_party: int | None, editor: EditorName, threads: int, as_json: bool
+) -> None:
     """Every method on one round of ten parties: the shape of the paper's Tables 1 and 2, on the bundled model.
 
     Runs in one process. The z vectors are found once, in one party's batches, and shared by all rows, so that rows
@@ -64,7 +69,7 @@ def shape(model: str, parties: str, edits_per_party: int | None, threads: int, a
     from collabedit.experiments.shape import run_shape
 
     with screen() as listener:
-        found = run_shape(model, int(parties), edits_per_party, listener, threads=threads)
+        found = run_shape(model, int(parties), edits_per_party, listener, threads=threads, editor=editor)
     if as_json:
         print_json(found.as_json())
     else:

@@ -13,7 +13,7 @@ from collabedit.cli.inputs import Inputs, demand_folder_of, open_inputs
 from collabedit.cli.output import say
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.errors import CollabEditError
-from collabedit.common.settings import MergeMethod
+from collabedit.common.pairs import ALGORITHMS, EditorName, MethodName, check_pair, editor_that_says, exact_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,9 @@ class MergeOptions(BaseModel):
         default=None, description="the C0 that was edited with [default: the model folder's]"
     )
     hparams: Path | None = Field(default=None, description="MEMIT's JSON file [default: the folder's, else a preset]")
-    method: MergeMethod = Field(default="collabedit", description="the rule of merging; collabedit is the exact one")
+    method: MethodName | None = Field(
+        default=None, description="the rule of merging [default: the one that is exact for the contributions' editor]"
+    )
     dtype: Literal["float32", "float64", "model"] = Field(
         default="float64", description="dtype of the merged weights; model: the model's own, rounded"
     )
@@ -46,8 +48,8 @@ class MergeOptions(BaseModel):
 def merge(as_json: bool, contributions: tuple[Path, ...], **flags: Any) -> None:
     """Merges contribution files into the weights that one party with all the edits would have got.
 
-    Files are summed in the order given. One that was made with another model, covariance or schedule is refused; one
-    that does not say is merged with a warning.
+    Files are summed in the order given. One that was made with another model, covariance, schedule or editor is
+    refused; one that does not say is merged with a warning. A method that is exact for other editors only is refused.
 
     \b
     Examples:
@@ -60,13 +62,14 @@ def merge(as_json: bool, contributions: tuple[Path, ...], **flags: Any) -> None:
     demand_folder_of(options.out)
     inputs = open_inputs(options.model, options.hparams, options.covariance)
     opened = open_contributions(inputs, contributions)
-    norms = _write_merged(options, inputs, opened)
+    editor, method = _pair(options.method, opened[0])
+    norms = _write_merged(options, inputs, opened, editor, method)
     if as_json:
         updates = [{"weight": weight, "update_norm": norm} for weight, norm in norms.items()]
         edits = [each.metadata.edits for each in opened]
-        print_json({"out": str(options.out), "method": options.method, "edits": edits, "updates": updates})
+        print_json({"out": str(options.out), "editor": editor, "method": method, "edits": edits, "updates": updates})
     else:
-        click.echo(f"{options.out}: {len(opened)} contributions by {options.method}, {len(norms)} layers")
+        click.echo(f"{options.out}: {len(opened)} contributions by {method}, {len(norms)} layers")
 
 
 def open_contributions(inputs: Inputs, paths: Sequence[Path]) -> list[ContributionFile]:
@@ -86,6 +89,20 @@ def open_contributions(inputs: Inputs, paths: Sequence[Path]) -> list[Contributi
     return opened
 
 
+def _pair(method: MethodName | None, first: ContributionFile) -> tuple[EditorName, MethodName]:
+    """The editor of the (checked) contributions, and the merge method; a lossy pair is warned of.
+
+    Raises UsageError for a method that is exact for other editors.
+    """
+    editor = editor_that_says(first.metadata.algorithm)
+    assert editor is not None  # the rules know it
+    chosen = method or exact_method(editor)
+    lossy = check_pair(chosen, editor)
+    if lossy:
+        say(f"warning: {lossy}")
+    return editor, chosen
+
+
 def _rules(inputs: Inputs, opened: Sequence[ContributionFile]) -> Rules:
     """What every file must be: of this model and covariance, and of the same schedule as the first that says one."""
     from collabedit.common.validation import Rules
@@ -98,12 +115,19 @@ def _rules(inputs: Inputs, opened: Sequence[ContributionFile]) -> Rules:
         shapes={weight: inputs.folder.shape(weight) for weight in _weights(inputs, opened[0])},
         model_fingerprint=inputs.model_fingerprint,
         covariance_fingerprint=inputs.covariance_fingerprint,
+        algorithm=_algorithm(opened[0]),
         schedule=agreed("schedule"),
         spread=agreed("spread"),
         residual_shares=agreed("residual_shares"),
         base_version=agreed("base_version"),
         strict_metadata=False,
     )
+
+
+def _algorithm(first: ContributionFile) -> str:
+    """What the first file says; the others must say the same. One that is not known leads to its refusal."""
+    editor = editor_that_says(first.metadata.algorithm)
+    return ALGORITHMS[editor or "memit"]
 
 
 def _weights(inputs: Inputs, first: ContributionFile) -> tuple[str, ...]:
@@ -123,24 +147,31 @@ def _check(contribution: ContributionFile, rules: Rules) -> None:
         say(f"warning: {contribution.path}: {warning}")
 
 
-def _write_merged(options: MergeOptions, inputs: Inputs, opened: Sequence[ContributionFile]) -> dict[str, float]:
+def _write_merged(
+    options: MergeOptions,
+    inputs: Inputs,
+    opened: Sequence[ContributionFile],
+    editor: EditorName,
+    method: MethodName,
+) -> dict[str, float]:
     """Writes W + Δ of every weight; returns ‖Δ‖ by weight."""
     import torch
 
     from collabedit.client.voice import Voice
+    from collabedit.common.editors import editor_of
     from collabedit.common.merge import merge_method
     from collabedit.common.tensor_file import write_tensors
 
-    weights = _weights(inputs, opened[0])
+    weights, solver = _weights(inputs, opened[0]), editor_of(editor, inputs.hparams)
     merged: dict[str, Tensor] = {}
     norms: dict[str, float] = {}
     with Voice().progress("merging") as tick:
-        for weight, update in merge_method(options.method).merge(weights, inputs.prior, opened):
+        for weight, update in merge_method(method).merge(weights, inputs.prior, opened, solver):
             base = inputs.folder.weight(weight)
             dtype = base.dtype if options.dtype == "model" else getattr(torch, options.dtype)
             merged[weight] = (base.double() + update).to(dtype)
             norms[weight] = float(update.norm())
             tick(len(merged), len(weights))
-    said = {"method": options.method, "model_fingerprint": inputs.model_fingerprint}
+    said = {"editor": editor, "method": method, "model_fingerprint": inputs.model_fingerprint}
     write_tensors(options.out, merged, said)
     return norms

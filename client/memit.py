@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Final
 
 from torch import Tensor
@@ -25,12 +26,13 @@ from collabedit.common.prior import Prior
 Templates = Sequence[Sequence[str]]
 SHARES: Final[Mapping[ResidualShares, Callable[[int, int], float]]] = {
     "remaining": lambda index, count: 1.0 / (count - index),  # MEMIT
+    "square-root": lambda index, count: 1.0 / sqrt(count - index),  # PMET (Li et al., AAAI 2024)
     "equal": lambda _, count: 1.0 / count,
 }
 
 
 def share(index: int, count: int, shares: ResidualShares = "remaining") -> float:
-    """What layer number `index` (from 0) of `count` takes of the residual: 1/(count − index), or 1/count."""
+    """What layer number `index` (from 0) of `count` takes of the residual: 1/(count − index), its root, or 1/count."""
     return SHARES[shares](index, count)
 
 

@@ -17,10 +17,12 @@ from collabedit.client.target_store import TargetStore
 from collabedit.client.targets import Targets, find_targets
 from collabedit.common.contribution import Factored, LayerUpdate, Metadata
 from collabedit.common.contribution_file import write_contribution
-from collabedit.common.editors import MEMIT, in_full
+from collabedit.common.editors import editor_of, in_full
 from collabedit.common.edits import Edit
+from collabedit.common.errors import ContributionError, UsageError
 from collabedit.common.files import publish_file
 from collabedit.common.fingerprint import file_digest
+from collabedit.common.pairs import ALGORITHMS, check_extent
 from collabedit.common.settings import FederationSettings
 from collabedit.common.validation import Rules, check_layer
 
@@ -54,6 +56,7 @@ class Workshop:
         self._model = model
         self._settings = settings
         self._priors = priors
+        self._editor = editor_of(settings.editor, settings.hparams)
         self._store = TargetStore(targets)
         self._outbox = outbox
         self._batch_tokens = batch_tokens
@@ -99,6 +102,7 @@ class Workshop:
 
     def _updates(self, slot: Slot, edits: Sequence[Edit], targets: Targets) -> dict[str, LayerUpdate]:
         settings = self._settings
+        _check_extent(settings, len(edits))
         common = (self._loaded, edits, targets, settings.hparams, settings.context_templates)
         factors: Mapping[str, Factored]
         if settings.schedule == "layer-sync":
@@ -106,7 +110,9 @@ class Workshop:
             factors = {name: edit_layer(*common, slot.layer, shares=settings.residual_shares)}
         else:
             priors = self._priors if self._priors is not None else {}
-            factors = edit_alone(*common, priors, spread=settings.spread, shares=settings.residual_shares)
+            factors = edit_alone(
+                *common, priors, spread=settings.spread, shares=settings.residual_shares, editor=self._editor
+            )
         return {name: self._encoded(name, each) for name, each in factors.items()}
 
     def _encoded(self, name: str, update: Factored) -> LayerUpdate:
@@ -114,14 +120,14 @@ class Workshop:
         if self._settings.encoding == "factored":
             return update.to(dtype)
         assert self._priors is not None
-        return in_full(MEMIT, self._priors[name], update, what=name).to(dtype)
+        return in_full(self._editor, self._priors[name], update, what=name).to(dtype)
 
     def _metadata(self, slot: Slot, edits: int) -> Metadata:
         settings = self._settings
         return Metadata(
             model_fingerprint=settings.model_fingerprint,
             covariance_fingerprint=settings.covariance_fingerprint,
-            algorithm="MEMIT",
+            algorithm=ALGORITHMS[settings.editor],
             schedule=settings.schedule,
             spread=settings.spread,
             residual_shares=settings.residual_shares,
@@ -129,3 +135,13 @@ class Workshop:
             round=slot.round,
             base_version=self._model.base.version,
         )
+
+
+def _check_extent(settings: FederationSettings, edits: int) -> None:
+    """Raises ContributionError for more edits than the federation's editor takes at once."""
+    try:
+        check_extent(settings.editor, edits=edits, layers=len(settings.edited_weights))
+    except UsageError as error:
+        raise ContributionError(
+            error.what, mend="the federation's editor takes no more; keep one edit in the file"
+        ) from error

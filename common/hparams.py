@@ -1,4 +1,4 @@
-"""Hyperparameters of an edit: MEMIT's published JSON files are accepted as they are."""
+"""Hyperparameters of an edit: MEMIT's and AlphaEdit's published JSON files are accepted as they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Spread = Literal["sequential", "simultaneous"]
-ResidualShares = Literal["remaining", "equal"]
+ResidualShares = Literal["remaining", "square-root", "equal"]
 
 
 class HyperParameters(BaseModel):
@@ -29,6 +29,10 @@ class HyperParameters(BaseModel):
     clamp_norm_factor: float = Field(gt=0, description="‖δ‖ stays at or below this times ‖h0‖")
     kl_factor: float = Field(ge=0, description="weight of the KL term at the subject's last token")
     mom2_update_weight: float = Field(gt=0, description="λ: weight of old knowledge, C = λ·C0")
+    L2: float = Field(default=10.0, gt=0, description="AlphaEdit: weight of the identity in the null space")
+    nullspace_threshold: float = Field(
+        default=2e-2, gt=0, description="AlphaEdit: eigenvalues of C0 below it span the null space; absolute"
+    )
     fact_token: Literal["subject_last"] = "subject_last"
     rewrite_module_tmp: str = Field(default="", description="name of the edited module, {} for the layer's number")
     layer_module_tmp: str = Field(default="", description="name of a block, {} for the layer's number")

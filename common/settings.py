@@ -7,6 +7,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from collabedit.common.hparams import HyperParameters, ResidualShares, Spread
+from collabedit.common.pairs import EditorName, MethodName
 
 PROTOCOL_VERSIONS = (1,)
 
@@ -14,7 +15,6 @@ Schedule = Literal["layer-sync", "one-shot"]
 Encoding = Literal["factored", "dense"]
 WireDtype = Literal["float32", "float64"]
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
-MergeMethod = Literal["collabedit", "simple-average", "task-arithmetic", "ties"]
 
 # Descriptions of settings that several commands have.
 DEVICE: Final = (
@@ -46,7 +46,8 @@ class FederationSettings(BaseModel):
     schedule: Schedule = "layer-sync"
     spread: Spread = "sequential"
     residual_shares: ResidualShares = "remaining"
-    method: MergeMethod = "collabedit"
+    editor: EditorName = Field(default="memit", description="how keys and residuals become an update")
+    method: MethodName = "collabedit"
     encoding: Encoding = "factored"
     dtype: WireDtype = "float32"
     beta0: float = Field(default=1.0, gt=0, description="β0 of eq. 7: weight of λ·C0")

@@ -15,12 +15,14 @@ from torch import Tensor
 from collabedit.common.contribution import Dense, LayerUpdate, Metadata
 from collabedit.common.errors import ContributionError, MismatchError
 from collabedit.common.linalg import as_float64, asymmetry
+from collabedit.common.pairs import ALGORITHMS
 
 SYMMETRY_TOLERANCE: Final = 1e-6  # largest |S − Sᵀ|, relative to S's largest entry
 PSD_TOLERANCE: Final = 1e-6  # of ‖S‖_F: rounding S to float32 moves its eigenvalues by up to 6e-8 ‖S‖_F
 RANK_TOLERANCE: Final = 1e-6  # of the largest eigenvalue of S: what is weaker hides nothing, and may be rounding
 LARGEST: Final = 1e12  # magnitude of an entry: nothing that an edit makes, and its products stay finite in float64
 Solve = Callable[[str, LayerUpdate], Tensor]
+SILENT: Final = ALGORITHMS["memit"]  # the algorithm of a contribution that does not say
 WIRE_DTYPES: Final = frozenset({torch.float32, torch.float64})
 
 
@@ -29,6 +31,7 @@ class Rules:
     """The rules of a federation, or of a merge without one. None: the rule does not apply.
 
     shapes: (d_out, d_in) of exactly the weights that the contribution must update: one in layer-sync, all in one-shot.
+    algorithm: the editor's, one of `collabedit.common.pairs.ALGORITHMS`.
     min_rank: least effective rank of S, that is eigenvalues above RANK_TOLERANCE × the largest (paper figure 5).
     max_norms: greatest ‖Δ‖_F by weight; needs `solve` to be checked.
     strict_metadata: a contribution must say its fingerprints, schedule and base version where the rules name one.
@@ -37,6 +40,7 @@ class Rules:
     shapes: Mapping[str, tuple[int, int]]
     dtypes: frozenset[torch.dtype] = WIRE_DTYPES
     encodings: frozenset[str] = frozenset({"factored", "dense"})
+    algorithm: str = SILENT
     min_rank: int = 1
     max_norms: Mapping[str, float] | None = None
     model_fingerprint: str | None = None
@@ -97,8 +101,12 @@ def check_metadata(metadata: Metadata, rules: Rules) -> tuple[str, ...]:
         if rules.strict_metadata:
             raise ContributionError(f"the contribution's metadata lacks its {what}")
         warnings.append(f"the metadata lacks the {what}: it cannot be compared")
-    if metadata.algorithm not in (None, "MEMIT"):
-        raise MismatchError(f"the contribution's algorithm is {metadata.algorithm}, not MEMIT")
+    if (metadata.algorithm or SILENT) != rules.algorithm:
+        said = metadata.algorithm or f"not said, so {SILENT}"
+        raise MismatchError(
+            f"the contribution's algorithm is {said}, not {rules.algorithm}",
+            mend="edit again with the editor of the other parties: --editor",
+        )
     return tuple(warnings)
 
 

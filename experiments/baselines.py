@@ -23,11 +23,13 @@ from collabedit.client.targets import Targets
 from collabedit.client.weights import add_update, read_weight, restored, write_weight
 from collabedit.common.contribution import Contribution, Factored
 from collabedit.common.covariance_file import CovarianceFile
+from collabedit.common.editors import MEMIT, Editor, editor_of
 from collabedit.common.edits import Edit
 from collabedit.common.errors import UsageError
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.merge import merge_method
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.pairs import EditorName, exact_method
 from collabedit.common.prior import Prior
 from collabedit.experiments.progress import Listener, ticking
 
@@ -40,7 +42,7 @@ Update = Mapping[str, Tensor]  # Δ by weight, [d_out, d_in], float64
 @dataclass(frozen=True)
 class Bench:
     """What all parties share. priors: of each edited weight, in the order of the layers;
-    wire: the dtype in which contributions travel.
+    wire: the dtype in which contributions travel; editor: MEMIT or a sibling of it.
     """
 
     loaded: LoadedModel
@@ -48,16 +50,18 @@ class Bench:
     templates: tuple[tuple[str, ...], ...]
     priors: Mapping[str, Prior]
     wire: torch.dtype = torch.float32
+    editor: Editor = MEMIT
 
     @classmethod
-    def of(cls, folder: ModelFolder, *, dtype: torch.dtype = torch.float32) -> Bench:
+    def of(cls, folder: ModelFolder, *, dtype: torch.dtype = torch.float32, editor: EditorName = "memit") -> Bench:
         """The model in `dtype` with the hyperparameters, covariance and templates of its folder. Raises UsageError."""
         hparams, covariance, templates = folder.preset, folder.covariance, folder.context_templates
         if hparams is None or covariance is None or templates is None:
             raise UsageError(f"{folder.name}: no hyperparameters, covariance or context templates in the folder")
         opened, weight = CovarianceFile.open(covariance), hparams.mom2_update_weight
         priors = {name: Prior(opened.mean(name), weight) for name in folder.edited_weights(hparams)}
-        return cls(load_model(folder, dtype=dtype), hparams, templates, priors)
+        loaded = load_model(folder, dtype=dtype)
+        return cls(loaded, hparams, templates, priors, editor=editor_of(editor, hparams))
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -123,21 +127,23 @@ def published(loaded: LoadedModel, update: Update) -> dict[str, Tensor]:
 
 
 def everything_at_once(bench: Bench, parties: Sequence[Party]) -> dict[str, Tensor]:
-    """Global-edit: true MEMIT over the union of the edits, by one party. The model is left as it was."""
+    """Global-edit: the editor over the union of the edits, by one party. The model is left as it was."""
     whole = union(parties)
-    update = global_edit(bench.loaded, whole.edits, whole.targets, bench.hparams, bench.templates, bench.priors)
+    update = global_edit(
+        bench.loaded, whole.edits, whole.targets, bench.hparams, bench.templates, bench.priors, editor=bench.editor
+    )
     return published(bench.loaded, update)
 
 
 def layer_by_layer(bench: Bench, parties: Sequence[Party]) -> dict[str, Tensor]:
     """CollabEdit's layer-sync round, as client and server run it. The model is left as it was."""
-    rule, update = merge_method("collabedit"), {}
+    rule, update = merge_method(exact_method(bench.editor.name)), {}
     with restored(bench.loaded, bench.weights):
         for index, weight in enumerate(bench.weights):
             steps = [_layer(bench, party, index) for party in parties]
             contributions = [Contribution({weight: step.to(bench.wire)}) for step in steps]
             before = read_weight(bench.loaded, weight).double()
-            for _, delta in rule.merge((weight,), bench.priors.__getitem__, contributions):
+            for _, delta in rule.merge((weight,), bench.priors.__getitem__, contributions, bench.editor):
                 add_update(bench.loaded, weight, delta)
             update[weight] = read_weight(bench.loaded, weight).double() - before
     return update
@@ -150,12 +156,12 @@ def _layer(bench: Bench, party: Party, index: int) -> Factored:
 def local_updates(
     bench: Bench, parties: Sequence[Party], on_progress: Callable[[int, int], None] | None = None
 ) -> list[Contribution]:
-    """What each party gets alone: one-shot, true MEMIT over its own edits. The model is left as it was."""
+    """What each party gets alone: one-shot, the editor over its own edits. The model is left as it was."""
     contributions = []
     for party in parties:
         factors = edit_alone(
-            bench.loaded, party.edits, party.targets, bench.hparams, bench.templates, bench.priors
-        )  # fmt: skip
+            bench.loaded, party.edits, party.targets, bench.hparams, bench.templates, bench.priors, editor=bench.editor
+        )
         contributions.append(Contribution({weight: each.to(bench.wire) for weight, each in factors.items()}))
         if on_progress is not None:
             on_progress(len(contributions), len(parties))
@@ -164,7 +170,7 @@ def local_updates(
 
 def merged_by(method: str, bench: Bench, contributions: Sequence[Contribution]) -> dict[str, Tensor]:
     """The parties' own updates merged by one of the methods."""
-    update = dict(merge_method(method).merge(bench.weights, bench.priors.__getitem__, contributions))
+    update = dict(merge_method(method).merge(bench.weights, bench.priors.__getitem__, contributions, bench.editor))
     return published(bench.loaded, update)
 
 

@@ -22,6 +22,7 @@ from collabedit.client.targets import find_targets
 from collabedit.client.transfer import download
 from collabedit.client.weights import read_weight
 from collabedit.common.covariance_file import CovarianceFile
+from collabedit.common.editors import editor_of
 from collabedit.common.edits import Edit
 from collabedit.common.errors import StateError, UsageError
 from collabedit.common.model_folder import ModelFolder
@@ -82,7 +83,9 @@ def replay(
     loaded = load_model(base)
     model = VersionedModel(loaded, settings, lambda digest: download(connection, digest, scratch / digest))
     priors = Priors(settings, CovarianceFile.open(base.covariance), model)
-    bench = Bench(loaded, settings.hparams, settings.context_templates, {})
+    bench = Bench(
+        loaded, settings.hparams, settings.context_templates, {}, editor=editor_of(settings.editor, settings.hparams)
+    )
     replayed, before = [], federation.version(0)
     for number, edits in rounds.items():
         listener.say(f"round {number}: {len(edits)} parties")

@@ -18,6 +18,7 @@ import torch
 from collabedit.client.targets import Targets, find_targets
 from collabedit.common.edits import Edit
 from collabedit.common.model_folder import find_model
+from collabedit.common.pairs import EditorName, check_extent
 from collabedit.experiments.baselines import (
     NAIVE,
     Bench,
@@ -43,12 +44,14 @@ class Shape:
     parties: int
     edits: int
     seconds: float
+    editor: EditorName = "memit"
 
     def as_json(self) -> dict[str, Any]:
         """The object of `collab experiment shape --json`."""
         return {
             "experiment": "shape",
             "model": self.model,
+            "editor": self.editor,
             "parties": self.parties,
             "edits": self.edits,
             "targets": "found once, in one party's batches, and shared by all rows; keys measured in float64",
@@ -57,16 +60,20 @@ class Shape:
         }
 
 
-def run_shape(model: str, parties: int, most: int | None, listener: Listener, *, threads: int) -> Shape:
-    """Runs the experiment. most: edits of each party (None: all)."""
+def run_shape(
+    model: str, parties: int, most: int | None, listener: Listener, *, threads: int, editor: EditorName = "memit"
+) -> Shape:
+    """Runs the experiment. most: edits of each party (None: all). Raises UsageError for ROME of more than one edit."""
     begun = time.monotonic()
     folder = find_model(model)
     dealt = party_edits(folder, parties, most)
     everybody = tuple(edit for own in dealt for edit in own)
+    bench = Bench.of(folder, dtype=torch.float64, editor=editor)
+    check_extent(editor, edits=len(everybody), layers=len(bench.weights))
     with threads_of_torch(threads):
         members = _dealt(dealt, _targets(Bench.of(folder), everybody, listener))
-        rows = _rows(Bench.of(folder, dtype=torch.float64), members, everybody, listener)
-    return Shape(tuple(rows), folder.name, parties, len(everybody), round(time.monotonic() - begun, 1))
+        rows = _rows(bench, members, everybody, listener)
+    return Shape(tuple(rows), folder.name, parties, len(everybody), round(time.monotonic() - begun, 1), editor)
 
 
 def _targets(bench: Bench, edits: Sequence[Edit], listener: Listener) -> Targets:

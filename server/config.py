@@ -9,7 +9,8 @@ from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field
 
 from collabedit.common.hparams import ResidualShares, Spread
-from collabedit.common.settings import Encoding, MergeMethod, Schedule, WireDtype
+from collabedit.common.pairs import EditorName, MethodName
+from collabedit.common.settings import Encoding, Schedule, WireDtype
 
 DAY = 86_400.0
 
@@ -55,9 +56,12 @@ class ServerConfig(BaseModel):
     schedule: Schedule = Field(default="layer-sync", description="exact layer by layer, or one upload")
     spread: Spread = Field(default="sequential", description="how a party spreads residuals in one-shot")
     residual_shares: ResidualShares = Field(
-        default="remaining", description="MEMIT's shares of the residual, or equal ones"
+        default="remaining", description="MEMIT's shares of the residual, their square roots (PMET), or equal ones"
     )
-    method: MergeMethod = Field(default="collabedit", description="how contributions are merged")
+    editor: EditorName = Field(default="memit", description="how keys and residuals become an update")
+    method: MethodName | None = Field(
+        default=None, description="how contributions are merged [default: the method that is exact for the editor]"
+    )
     encoding: Encoding = Field(default="factored", description="form of the contributions")
     dtype: WireDtype = Field(default="float32", description="precision of the contributions")
     beta0: float = Field(default=1.0, gt=0, le=1e6, description="β0 of eq. 7: weight of λ·C0")

@@ -20,6 +20,7 @@ from collabedit.common.fingerprint import TOKENIZER_FILES, covariance_fingerprin
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.hparams_file import read_hparams_file
 from collabedit.common.model_folder import ModelFolder, bundled_models, find_model
+from collabedit.common.pairs import check_extent, check_pair, exact_method
 from collabedit.common.presets import choose_hparams
 from collabedit.common.settings import FederationSettings
 from collabedit.server.blobs import BlobStore
@@ -28,7 +29,7 @@ from collabedit.server.store import Store
 
 LOG = structlog.get_logger()
 PLAIN_SETTINGS: Final = (
-    "schedule", "spread", "residual_shares", "method", "encoding", "dtype", "beta0", "beta1", "min_edits",
+    "schedule", "spread", "residual_shares", "editor", "method", "encoding", "dtype", "beta0", "beta1", "min_edits",
 )  # fmt: skip
 ANOTHER: Final = "leave it as it was, or found another federation with another --state"
 
@@ -56,8 +57,14 @@ def prepare(config: ServerConfig, store: Store, blobs: BlobStore, name: str) -> 
     be.
     """
     stored = store.federation()
-    if stored is None:
-        return _found(config, store, blobs, name)
+    federation = _found(config, store, blobs, name) if stored is None else _reopen(config, store, blobs, stored)
+    lossy = check_pair(federation.settings.method, federation.settings.editor)
+    if lossy:
+        LOG.warning(lossy)
+    return federation
+
+
+def _reopen(config: ServerConfig, store: Store, blobs: BlobStore, stored: tuple[str, str]) -> Federation:
     try:
         settings, sources = FederationSettings.model_validate_json(stored[0]), json.loads(stored[1])
     except ValueError as error:
@@ -81,10 +88,23 @@ def _found(config: ServerConfig, store: Store, blobs: BlobStore, name: str) -> F
         edited_weights=weights,
         hparams=hparams,
         context_templates=_templates(config.context_templates, model),
-        **{each: getattr(config, each) for each in PLAIN_SETTINGS},
+        **{each: getattr(config, each) for each in PLAIN_SETTINGS if each != "method"},
+        method=config.method or exact_method(config.editor),
     )
+    _check_editor(settings)
     store.found(settings.model_dump_json(), _sources(config.model, covariance))
     return Federation(settings, model, covariance)
+
+
+def _check_editor(settings: FederationSettings) -> None:
+    """Raises UsageError for a merge method of another editor, and for ROME of what can be more than one edit."""
+    check_pair(settings.method, settings.editor)
+    check_extent(settings.editor, layers=len(settings.edited_weights))
+    if settings.editor == "rome" and settings.min_edits > 1:
+        raise UsageError(
+            f"--editor rome takes exactly one edit, --min-edits {settings.min_edits} asks for more",
+            mend="give --editor emmet; or --min-edits 1, which shows the edit's key to the server",
+        )
 
 
 def _resume(

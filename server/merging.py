@@ -10,8 +10,11 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from collabedit.common.errors import BadFileError, CollabEditError, ContributionError, MismatchError
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.pairs import ALGORITHMS, check_pair
 from collabedit.common.settings import FederationSettings
 from collabedit.server.blobs import BlobError, BlobStore
 from collabedit.server.rounds import LayerWeights, Round
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from collabedit.common.prior import Prior
     from collabedit.common.validation import Rules
 
+LOG = structlog.get_logger()
 KKT = "kkt_factor"
 UNUSED_SECONDS = 3600.0  # an upload that no round counts
 UNFINISHED_SECONDS = 7 * 86_400.0  # an upload that has stopped
@@ -60,12 +64,20 @@ class Merger:
         order of the client ids. Raises NotPositiveDefiniteError that names the layer and the smallest pivot.
         """
         from collabedit.common.contribution_file import ContributionFile
+        from collabedit.common.editors import editor_of
         from collabedit.common.merge import merge_method
 
+        settings = self._settings
+        lossy = check_pair(settings.method, settings.editor)
+        if lossy:
+            LOG.warning(lossy, round=round_.number)
         stands_on = {each.weight: each for each in base}
         files = [ContributionFile.open(self._blobs.path(each.digest)) for each in round_.contributed]
-        updates = merge_method(self._settings.method).merge(
-            round_.exchanges[round_.layer], lambda weight: self._prior(weight, stands_on.get(weight)), files
+        updates = merge_method(settings.method).merge(
+            round_.exchanges[round_.layer],
+            lambda weight: self._prior(weight, stands_on.get(weight)),
+            files,
+            editor_of(settings.editor, settings.hparams),
         )
         merged = []
         for weight, update in updates:
@@ -94,6 +106,7 @@ class Merger:
             shapes={weight: self._model.shape(weight) for weight in round_.exchanges[round_.layer]},
             dtypes=frozenset({getattr(torch, settings.dtype)}),
             encodings=frozenset({settings.encoding}),
+            algorithm=ALGORITHMS[settings.editor],
             min_rank=settings.min_edits,
             model_fingerprint=settings.model_fingerprint,
             covariance_fingerprint=settings.covariance_fingerprint,

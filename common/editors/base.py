@@ -9,6 +9,7 @@ from torch import Tensor
 
 from collabedit.common.contribution import Dense, Factored, LayerUpdate
 from collabedit.common.linalg import as_float64
+from collabedit.common.pairs import EditorName
 from collabedit.common.prior import Prior
 
 
@@ -20,7 +21,7 @@ class Editor(Protocol):
     """
 
     @property
-    def name(self) -> str:
+    def name(self) -> EditorName:
         """The editor's name in settings and commands."""
 
     def solve(self, prior: Prior, updates: Iterable[LayerUpdate], *, what: str) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from collabedit.common.contribution import Factored, LayerUpdate
 from collabedit.common.linalg import Cholesky, as_float64
+from collabedit.common.pairs import EditorName
 from collabedit.common.prior import Prior
 
 COLUMNS: Final = 2048  # a dense S is widened to float64 this many columns at a time
@@ -20,7 +21,7 @@ COLUMNS: Final = 2048  # a dense S is widened to float64 this many columns at a 
 class Memit:
     """Δ = R Kᵀ (C + K Kᵀ)⁻¹. PMET is the same with the square-root shares of the residual."""
 
-    name: str = "memit"
+    name: EditorName = "memit"
 
     def solve(self, prior: Prior, updates: Iterable[LayerUpdate], *, what: str) -> Tensor:
         """Δ = (Σᵢ Δᵢ(C + Sᵢ)) (C + Σᵢ Sᵢ)⁻¹, as `Editor.solve`: two matrices [d_in, d_in] in memory, C0 and C + ΣS."""

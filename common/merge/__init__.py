@@ -7,13 +7,13 @@ from typing import Final
 
 from collabedit.common.errors import UsageError
 from collabedit.common.merge.base import MergeMethod, PriorOf
-from collabedit.common.merge.collabedit import CollabEdit
+from collabedit.common.merge.collabedit import COLLABEDIT, EQUALITY, NULL_SPACE, CollabEdit
 from collabedit.common.merge.simple_average import SimpleAverage
 from collabedit.common.merge.task_arithmetic import TaskArithmetic
 from collabedit.common.merge.ties import Ties
 
 MERGE_METHODS: Final[Mapping[str, MergeMethod]] = {
-    each.name: each for each in (CollabEdit(), SimpleAverage(), TaskArithmetic(), Ties())
+    each.name: each for each in (COLLABEDIT, EQUALITY, NULL_SPACE, SimpleAverage(), TaskArithmetic(), Ties())
 }
 
 
@@ -25,4 +25,4 @@ def merge_method(name: str) -> MergeMethod:
         raise UsageError(f'no merge method "{name}"', mend=f"one of: {', '.join(MERGE_METHODS)}") from None
 
 
-__all__ = ["MERGE_METHODS", "MergeMethod", "PriorOf", "merge_method"]
+__all__ = ["MERGE_METHODS", "CollabEdit", "MergeMethod", "PriorOf", "merge_method"]

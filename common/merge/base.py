@@ -12,6 +12,7 @@ from collabedit.common.contribution import ContributionLike, Dense
 from collabedit.common.editors.base import Editor
 from collabedit.common.editors.memit import MEMIT
 from collabedit.common.linalg import as_float64
+from collabedit.common.pairs import EditorName, MethodName
 from collabedit.common.prior import Prior
 
 PriorOf = Callable[[str], Prior]  # the prior of a weight; never written to
@@ -21,8 +22,12 @@ class MergeMethod(Protocol):
     """One rule of merging. Implementations are frozen dataclasses that hold the rule's own constants."""
 
     @property
-    def name(self) -> str:
+    def name(self) -> MethodName:
         """The method's name in settings, commands and tables."""
+
+    @property
+    def exact_for(self) -> frozenset[EditorName]:
+        """The editors of which the merge equals one party that holds every edit (`collabedit.common.pairs`)."""
 
     def merge(
         self,

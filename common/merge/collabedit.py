@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from torch import Tensor
 
@@ -11,13 +12,19 @@ from collabedit.common.contribution import ContributionLike
 from collabedit.common.editors.base import Editor
 from collabedit.common.editors.memit import MEMIT
 from collabedit.common.merge.base import PriorOf, merged_shape
+from collabedit.common.pairs import EXACT_FOR, EditorName, MethodName, check_pair
 
 
 @dataclass(frozen=True)
 class CollabEdit:
-    """Non-destructive: equal to the global edit, to rounding."""
+    """Non-destructive: equal to the global edit, to rounding. One editor's sums, hence one name for each.
 
-    name: str = "collabedit"
+    collabedit: G = ΣΔᵢ(C + Sᵢ), A = C + ΣSᵢ. collabedit-equality: the stacked equalities Δ[L₁ L₂ …] = [R̃₁ R̃₂ …].
+    collabedit-null-space: A = P(ΣSᵢ + S_past) + L2·I.
+    """
+
+    name: MethodName = "collabedit"
+    exact_for: frozenset[EditorName] = EXACT_FOR["collabedit"]
 
     def merge(
         self,
@@ -26,7 +33,13 @@ class CollabEdit:
         contributions: Sequence[ContributionLike],
         editor: Editor = MEMIT,
     ) -> Iterator[tuple[str, Tensor]]:
-        """As `MergeMethod.merge`."""
+        """As `MergeMethod.merge`. Raises UsageError for an editor that the method is not exact for."""
+        check_pair(self.name, editor.name)
         for weight in weights:
             merged_shape(weight, contributions)
             yield weight, editor.solve(prior(weight), (each.layer(weight) for each in contributions), what=weight)
+
+
+COLLABEDIT: Final = CollabEdit()
+EQUALITY: Final = CollabEdit("collabedit-equality", EXACT_FOR["collabedit-equality"])
+NULL_SPACE: Final = CollabEdit("collabedit-null-space", EXACT_FOR["collabedit-null-space"])

@@ -11,13 +11,15 @@ from collabedit.common.contribution import ContributionLike
 from collabedit.common.editors.base import Editor
 from collabedit.common.editors.memit import MEMIT
 from collabedit.common.merge.base import PriorOf, sum_of_updates
+from collabedit.common.pairs import EXACT_FOR, EditorName, MethodName
 
 
 @dataclass(frozen=True)
 class SimpleAverage:
     """The mean of the clients' updates, whatever their number; destructive (paper, section 3.2)."""
 
-    name: str = "simple-average"
+    name: MethodName = "simple-average"
+    exact_for: frozenset[EditorName] = EXACT_FOR["simple-average"]
 
     def merge(
         self,

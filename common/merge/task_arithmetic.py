@@ -11,13 +11,15 @@ from collabedit.common.contribution import ContributionLike
 from collabedit.common.editors.base import Editor
 from collabedit.common.editors.memit import MEMIT
 from collabedit.common.merge.base import PriorOf, sum_of_updates
+from collabedit.common.pairs import EXACT_FOR, EditorName, MethodName
 
 
 @dataclass(frozen=True)
 class TaskArithmetic:
     """The clients' updates added up, times `scale` (λ_ta); destructive (paper eq. 5)."""
 
-    name: str = "task-arithmetic"
+    name: MethodName = "task-arithmetic"
+    exact_for: frozenset[EditorName] = EXACT_FOR["task-arithmetic"]
     scale: float = 1.0
 
     def merge(

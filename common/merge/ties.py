@@ -14,6 +14,7 @@ from collabedit.common.contribution import ContributionLike
 from collabedit.common.editors.base import Editor
 from collabedit.common.editors.memit import MEMIT
 from collabedit.common.merge.base import PriorOf, merged_shape, updates_of
+from collabedit.common.pairs import EXACT_FOR, EditorName, MethodName
 
 BIN_BITS: Final = 17  # of a float64's 63 bits of magnitude: its exponent and the first six of its fraction
 
@@ -30,7 +31,8 @@ class Ties:
     An entry whose magnitude equals the smallest one kept is kept too, so that the result depends on no order.
     """
 
-    name: str = "ties"
+    name: MethodName = "ties"
+    exact_for: frozenset[EditorName] = EXACT_FOR["ties"]
     density: float = 0.2
     scale: float = 0.4
 

@@ -17,6 +17,7 @@ from collabedit.client.targets import find_targets
 from collabedit.client.weights import add_update
 from collabedit.common.contribution_file import ContributionFile
 from collabedit.common.covariance_file import CovarianceFile
+from collabedit.common.editors import editor_of
 from collabedit.common.edits import parse_lines
 from collabedit.common.model_folder import ModelFolder
 from collabedit.common.prior import Prior
@@ -29,7 +30,7 @@ def parties(tmp_path: Path, kit, records) -> tuple[Path, Path]:
     return first, kit.write_lines(tmp_path / "theirs.jsonl", records[2:])
 
 
-def engine_global(folder: ModelFolder, kit, lines: list[str], store: Path, **how: str) -> tuple[dict, object]:
+def engine_global(folder: ModelFolder, kit, lines: list[str], store: Path, **how) -> tuple[dict, object]:
     """Δ of one party that holds every edit, by the z vectors that the parties found; and the unedited model."""
     loaded = load_model(folder)
     hparams, edits = folder.preset, parse_lines(lines).edits
@@ -143,6 +144,32 @@ def test_found_targets_are_read_back(collab, model_folder: Path, edits_file: Pat
         assert ran.code == 0, ran.err
     assert len(list((tmp_path / "z").glob("*.safetensors"))) == 4
     assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
+@pytest.mark.parametrize("editor", ["emmet", "alphaedit"])
+def test_a_siblings_contributions_merge_to_its_global_edit(
+    collab, kit, model_folder: Path, parties, tmp_path: Path, editor: str
+) -> None:
+    """With no further flag `collab merge` takes the editor from the files and merges exactly: PMET's shares, dense."""
+    files = []
+    for edits in parties:
+        files.append(tmp_path / f"{edits.stem}.safetensors")
+        ran = collab(
+            "edit", "--model", model_folder, "--edits", edits, "--editor", editor, "--spread", "simultaneous",
+            "--residual-shares", "square-root", "--encoding", "dense", "--dtype", "float64",
+            "--targets", tmp_path / "z", "--out", files[-1],
+        )  # fmt: skip
+        assert ran.code == 0, ran.err
+    merged = tmp_path / "merged.safetensors"
+    ran = collab("merge", "--model", model_folder, "--out", merged, *files)
+    assert ran.code == 0, ran.err
+    folder = ModelFolder(model_folder, "tiny")
+    lines = [line for edits in parties for line in edits.read_text().splitlines()]
+    how = {"spread": "simultaneous", "shares": "square-root", "editor": editor_of(editor, folder.preset)}
+    expected, _ = engine_global(folder, kit, lines, tmp_path / "z", **how)
+    for weight, update in expected.items():
+        error = (load_file(merged)[weight] - folder.weight(weight).double() - update).norm() / update.norm()
+        assert error <= 1e-9
 
 
 @pytest.mark.parametrize("method", ["simple-average", "task-arithmetic", "ties"])

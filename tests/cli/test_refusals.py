@@ -170,6 +170,77 @@ def test_contributions_of_different_schedules_are_refused(collab, model_folder: 
     assert_refused(ran, ExitCode.MISMATCH, "other.safetensors", "spread")
 
 
+def edited(collab, model_folder: Path, edits_file: Path, out: Path, editor: str) -> Path:
+    """A contribution by one of the editors."""
+    ran = collab("edit", "--model", model_folder, "--edits", edits_file, "--editor", editor, "--out", out)
+    assert ran.code == 0, ran.err
+    return out
+
+
+def test_an_editor_and_a_method_that_do_not_fit_are_refused(
+    collab, model_folder: Path, edits_file: Path, tmp_path: Path
+) -> None:
+    """A method that is exact for other editors only is refused with the right one's name; a naive one is warned of."""
+    file, merged = edited(collab, model_folder, edits_file, tmp_path / "e.safetensors", "emmet"), tmp_path / "m"
+    merge = ("merge", "--model", model_folder, "--out", merged, file)
+    ran = collab(*merge, "--method", "collabedit")
+    assert_refused(ran, ExitCode.USAGE, "collabedit is exact for MEMIT, not for EMMET", "--method collabedit-equality")
+    assert not merged.exists()
+    ran = collab(*merge, "--json")
+    assert (ran.json["editor"], ran.json["method"]) == ("emmet", "collabedit-equality")
+    assert "exact" not in ran.err
+    ran = collab(*merge, "--method", "simple-average")
+    assert ran.code == 0, ran.err
+    assert "warning: simple-average is not exact for EMMET" in ran.err
+
+
+def test_contributions_of_different_editors_are_refused(
+    collab, model_folder: Path, edits_file: Path, contribution: Path, tmp_path: Path
+) -> None:
+    """MEMIT's and AlphaEdit's do not add up, whichever comes first; an unknown algorithm is refused by name."""
+    file = edited(collab, model_folder, edits_file, tmp_path / "alpha.safetensors", "alphaedit")
+    merge = ("merge", "--model", model_folder, "--out", tmp_path / "m.safetensors")
+    ran = collab(*merge, contribution, file)
+    assert_refused(ran, ExitCode.MISMATCH, "alpha.safetensors", "algorithm is AlphaEdit, not MEMIT")
+    ran = collab(*merge, file, contribution)
+    assert_refused(ran, ExitCode.MISMATCH, "good.safetensors", "algorithm is MEMIT, not AlphaEdit")
+    other = rewritten(contribution, tmp_path / "other.safetensors", algorithm="MALMEN")
+    assert_refused(collab(*merge, other), ExitCode.MISMATCH, "other.safetensors", "MALMEN")
+
+
+def test_rome_is_refused_for_more_than_it_is(collab, kit, model_folder: Path, edits_file: Path, tmp_path: Path) -> None:
+    """Several layers or edits: the message points to EMMET. One of each is taken."""
+    hparams, one = tmp_path / "h.json", kit.write_lines(tmp_path / "one.jsonl", [kit.record(0, kit.facts[0])])
+    hparams.write_text(json.dumps(kit.memit | {"layers": [2]}))
+    rome = ("edit", "--model", model_folder, "--editor", "rome", "--out", tmp_path / "o.safetensors")
+    assert_refused(collab(*rome, "--edits", one), ExitCode.USAGE, "2 layers", "--editor emmet")
+    ran = collab(*rome, "--edits", edits_file, "--hparams", hparams)
+    assert_refused(ran, ExitCode.USAGE, "4 edits", "--editor emmet")
+    ran = collab(*rome, "--edits", one, "--hparams", hparams)
+    assert ran.code == 0, ran.err
+    assert ContributionFile.open(tmp_path / "o.safetensors").metadata.algorithm == "ROME"
+
+
+def test_keys_that_depend_on_each_other_are_warned_of(collab, kit, model_folder: Path, tmp_path: Path) -> None:
+    """Two prompts that begin with one subject have one key: EMMET says so, by layer; MEMIT has nothing to say."""
+    facts = [("{} plays the", "Toko Yasuda", "river", "guitar"), ("{} is located in", "Toko Yasuda", "Norway", "Spain")]
+    edits = kit.write_lines(tmp_path / "two.jsonl", [kit.record(i, fact) for i, fact in enumerate(facts)])
+    arguments = ("edit", "--model", model_folder, "--edits", edits, "--out", tmp_path / "o.safetensors")
+    ran = collab(*arguments, "--editor", "emmet")
+    assert ran.code == 0, ran.err
+    assert f"{kit.weights[0]}: 2 edits have 1 independent keys" in ran.err
+    assert "independent" not in collab(*arguments).err
+
+
+def test_a_null_space_with_nothing_in_it_is_refused(collab, kit, model_folder: Path, edits_file, tmp_path) -> None:
+    """The weight, the least eigenvalue, and the hyperparameter to change."""
+    hparams = tmp_path / "h.json"
+    hparams.write_text(json.dumps(kit.memit | {"nullspace_threshold": 1e-9}))
+    alpha = ("edit", "--model", model_folder, "--edits", edits_file, "--editor", "alphaedit", "--hparams", hparams)
+    ran = collab(*alpha, "--out", tmp_path / "o.safetensors")
+    assert_refused(ran, ExitCode.USAGE, kit.weights[0], "the least is 1e-06", "raise nullspace_threshold")
+
+
 def test_a_covariance_of_another_model_is_refused(collab, kit, model_folder: Path, edits_file, tmp_path) -> None:
     """A covariance file that says another model's fingerprint is refused before the model is loaded."""
     c0 = kit.write_c0(tmp_path / "C0.safetensors", model_fingerprint="sha256:" + "0" * 64)

@@ -146,6 +146,11 @@ def test_another_algorithm_is_refused(contribution):
     """C's meaning depends on it."""
     with pytest.raises(MismatchError, match="MALMEN"):
         check_contribution(replace(contribution(), metadata=Metadata(algorithm="MALMEN")), Rules(shapes=RULES.shapes))
+    alpha = Rules(shapes=RULES.shapes, algorithm="AlphaEdit")
+    for said in ("MEMIT", None):  # one that does not say is MEMIT's
+        with pytest.raises(MismatchError, match="MEMIT, not AlphaEdit"):
+            check_contribution(replace(contribution(), metadata=Metadata(algorithm=said)), alpha)
+    assert check_contribution(replace(contribution(), metadata=Metadata(algorithm="AlphaEdit")), alpha) == ()
 
 
 @pytest.mark.parametrize("encoding", ["factored", "dense"])

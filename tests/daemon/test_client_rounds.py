@@ -17,6 +17,7 @@ from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
 from collabedit.client.weights import restored, write_weight
 from collabedit.common.covariance_file import CovarianceFile
+from collabedit.common.editors import editor_of
 from collabedit.common.model_folder import find_model
 from collabedit.common.prior import Prior
 
@@ -37,6 +38,36 @@ def test_layer_sync_equals_one_party_with_every_edit(told, tools, model: Path, t
     updates = global_edit(loaded, union, targets, folder.preset, folder.context_templates, priors_of(folder))
     with tools.observing(told.address, tmp_path) as observer:
         assert tools.relative_error(loaded, observer.weights(1), updates) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("editor", "shares", "most"),
+    [("emmet", "equal", 1e-5), ("alphaedit", "remaining", 1e-6), ("memit", "square-root", 1e-6)],
+)
+def test_layer_sync_is_exact_with_memits_siblings(
+    host, tools, model: Path, tmp_path: Path, editor, shares, most
+) -> None:
+    """`collab-server --editor`: two clients follow it and say it, and publish what one party computes with it.
+
+    The model is in float32: EMMET, which has nothing that damps, enlarges what its rounding does to the next keys.
+    """
+    flags = ("--editor", editor, "--residual-shares", shares, "--quorum", "2", "--entry-window", "0")
+    _, address = host.server(*flags)
+    edits, names = [tools.facts(0, 8), tools.facts(8, 8)], ("ada", "bob")
+    clients = [
+        tools.in_process(host, name, address, tools.write_edits(tmp_path / f"{name}.jsonl", mine))
+        for name, mine in zip(names, edits, strict=True)
+    ]
+    assert [client.end()["merged"] for client in clients] == [8, 8]
+    loaded = load_model(find_model(str(model)))
+    folder = loaded.folder
+    targets = tools.kept_targets(loaded, [host.folder / name for name in names], edits)
+    updates = global_edit(
+        loaded, [*edits[0], *edits[1]], targets, folder.preset, folder.context_templates, priors_of(folder),
+        shares=shares, editor=editor_of(editor, folder.preset),
+    )  # fmt: skip
+    with tools.observing(address, tmp_path) as observer:
+        assert tools.relative_error(loaded, observer.weights(1), updates) <= most
 
 
 def test_once_prints_one_object_with_a_verdict_for_each_edit(told) -> None:

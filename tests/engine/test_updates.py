@@ -16,12 +16,14 @@ from collabedit.client.loading import LoadedModel, load_model
 from collabedit.client.memit import edit_alone, edit_layer, global_edit, layer_update, share
 from collabedit.client.targets import Targets, find_targets
 from collabedit.client.weights import add_update, read_weight, restored, weights_digest, write_weight
-from collabedit.common.contribution import Factored
+from collabedit.common.contribution import Contribution, Factored
+from collabedit.common.editors import MEMIT, Editor, editor_of
 from collabedit.common.edits import Edit
 from collabedit.common.errors import BadFileError, BadModelError
 from collabedit.common.hparams import HyperParameters
-from collabedit.common.linalg import Cholesky
+from collabedit.common.merge import merge_method
 from collabedit.common.model_folder import ModelFolder
+from collabedit.common.pairs import exact_method
 from collabedit.common.prior import Prior
 
 NAME = "transformer.h.2.mlp.c_proj.weight"
@@ -33,16 +35,16 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-def merged(parts: Sequence[Factored], prior: Prior) -> Tensor:
-    """Σ R̃ᵢLᵢᵀ (C + Σ LᵢLᵢᵀ)⁻¹, from what each party uploads."""
-    gram = prior.dense() + sum(part.kkt_factor @ part.kkt_factor.T for part in parts)
-    moment = sum(part.residual_factor @ part.kkt_factor.T for part in parts)
-    return Cholesky.of(gram, what="merged").solve_right(moment)
+def merged(parts: Sequence[Factored], prior: Prior, editor: Editor = MEMIT) -> Tensor:
+    """What the merge that is exact for the editor makes of each party's upload."""
+    method, contributions = merge_method(exact_method(editor.name)), [Contribution({NAME: part}) for part in parts]
+    ((_, update),) = method.merge([NAME], lambda _: prior, contributions, editor)
+    return update
 
 
 def on_the_wire(part: Factored, dtype: torch.dtype) -> Factored:
     """What arrives after rounding to the wire's dtype."""
-    return Factored(part.residual_factor.to(dtype).double(), part.kkt_factor.to(dtype).double())
+    return part.to(dtype).to(torch.float64)
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
@@ -103,6 +105,8 @@ def layer_sync(
     templates: Any,
     priors: Any,
     wire: torch.dtype,
+    editor: Editor = MEMIT,
+    shares: Any = "remaining",
 ) -> dict[str, Tensor]:
     """A whole layer-sync round in memory: Δ by weight; the model is put back."""
     updates: dict[str, Tensor] = {}
@@ -110,9 +114,10 @@ def layer_sync(
     with restored(loaded, priors):
         for index, name in enumerate(priors):
             parts = [
-                edit_layer(loaded, edits[own], targets.only(numbers[own]), hparams, templates, index) for own in PARTIES
+                edit_layer(loaded, edits[own], targets.only(numbers[own]), hparams, templates, index, shares=shares)
+                for own in PARTIES
             ]
-            updates[name] = merged([on_the_wire(part, wire) for part in parts], priors[name])
+            updates[name] = merged([on_the_wire(part, wire) for part in parts], priors[name], editor)
             add_update(loaded, name, updates[name])
     return updates
 
@@ -132,6 +137,28 @@ def test_layer_sync_is_true_memit_over_the_union(
     targets = find_targets(loaded, edits, hparams, templates)
     alone = global_edit(loaded, edits, targets, hparams, templates, priors)
     together = layer_sync(loaded, edits, targets, hparams, templates, priors, wire)
+    for name in priors:
+        assert distance(together[name], alone[name]) < most
+
+
+@pytest.mark.parametrize("shares", ["remaining", "square-root", "equal"])
+@pytest.mark.parametrize("editor", ["memit", "emmet", "alphaedit"])
+@pytest.mark.parametrize(("wire", "most"), [(torch.float32, 1e-6), (torch.float64, 1e-9)])
+def test_layer_sync_is_exact_with_every_editor_and_every_share(
+    tiny64: LoadedModel,
+    edits: Any,
+    hparams: HyperParameters,
+    templates: Any,
+    priors: Any,
+    wire: torch.dtype,
+    most: float,
+    editor: Any,
+    shares: Any,
+) -> None:
+    """The same with MEMIT's siblings, keys in float64: a float32 model's keys would differ by their own rounding."""
+    solver, targets = editor_of(editor, hparams), find_targets(tiny64, edits, hparams, templates)
+    alone = global_edit(tiny64, edits, targets, hparams, templates, priors, shares=shares, editor=solver)
+    together = layer_sync(tiny64, edits, targets, hparams, templates, priors, wire, solver, shares)
     for name in priors:
         assert distance(together[name], alone[name]) < most
 
@@ -191,10 +218,11 @@ def test_editing_leaves_the_model_as_it_was(
 
 @pytest.mark.wheel
 def test_the_shares_of_the_residual() -> None:
-    """`remaining` gives each layer 1/(L − i) of what is left, `equal` each 1/L of the whole."""
+    """`remaining` gives each layer 1/(L − i) of what is left, `square-root` (PMET) its root, `equal` 1/L."""
     assert [share(i, 4) for i in range(4)] == [1 / 4, 1 / 3, 1 / 2, 1]
     assert sum(share(i, 5) for i in range(5)) == pytest.approx(2.2833, abs=1e-4)
     assert [share(i, 4, "equal") for i in range(4)] == [1 / 4] * 4
+    assert [share(i, 4, "square-root") for i in range(4)] == pytest.approx([1 / 2, 1 / 3**0.5, 1 / 2**0.5, 1])
 
 
 def test_the_last_layers_residual_is_the_whole_rest(
@@ -220,6 +248,21 @@ def test_an_edit_moves_the_state_to_its_target(
             add_update(tiny64, name, update)
         left = targets.z - measure(tiny64, edits, hparams, (("{}",),), 3).states
     assert float(left.norm()) < 0.05 * float(apart.norm())
+
+
+@pytest.mark.parametrize("spread", ["sequential", "simultaneous"])
+def test_an_edit_alone_is_written_with_its_own_editor(
+    tiny64: LoadedModel, edits: Any, hparams: HyperParameters, templates: Any, priors: Any, spread: Any
+) -> None:
+    """A party's one-shot contribution leads to what it would have got alone: each layer's keys follow that editor."""
+    targets = find_targets(tiny64, edits, hparams, templates)
+    how = {"spread": spread, "editor": editor_of("alphaedit", hparams)}
+    alone = global_edit(tiny64, edits, targets, hparams, templates, priors, **how)
+    factors = edit_alone(tiny64, edits, targets, hparams, templates, priors, **how)
+    for name, update in alone.items():
+        assert distance(merged([factors[name]], priors[name], how["editor"]), update) < 1e-9
+    memit = global_edit(tiny64, edits, targets, hparams, templates, priors, spread=spread)
+    assert min(distance(memit[name], update) for name, update in alone.items()) > 0.1
 
 
 @pytest.mark.wheel

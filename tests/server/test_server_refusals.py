@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from collabedit.common.contribution import Factored
+from collabedit.common.editors import MEMIT, in_full
+from collabedit.common.prior import Prior
 from collabedit.v1 import federation_pb2 as pb
 
 
@@ -64,8 +66,8 @@ def another_dtype(party):
 
 def another_encoding(party):
     """Not what the federation uses."""
-    prior = torch.eye(good(party).shape[1], dtype=torch.float64)
-    return party.contribution(party.state, update=good(party).dense(prior).to(torch.float32))
+    prior = Prior(torch.eye(good(party).shape[1], dtype=torch.float64))
+    return party.contribution(party.state, update=in_full(MEMIT, prior, good(party)).to(torch.float32))
 
 
 BAD = [
@@ -75,6 +77,7 @@ BAD = [
     (another_dtype, "float64"),
     (another_encoding, "encoding dense"),
     (lambda party: party.contribution(party.state, model_fingerprint="sha256:00"), "model fingerprint"),
+    (lambda party: party.contribution(party.state, algorithm="EMMET"), "algorithm is EMMET, not MEMIT"),
     (lambda party: party.contribution(party.state, round=7), "round is 7"),
     (lambda party: party.contribution(party.state, base_version=3), "base version is 3"),
     (lambda party: party.contribution(party.state)[:-40], "truncated|incomplete|deserializ"),

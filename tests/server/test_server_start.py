@@ -120,6 +120,8 @@ def test_a_killed_server_does_not_answer_the_check(servers):
         (["--schedule", "one-shot"], "--schedule one-shot: the federation was founded with layer-sync"),
         (["--beta1", "0"], "--beta1 0.0: the federation was founded with 1.0"),
         (["--min-edits", "9"], "--min-edits 9: the federation was founded with 8"),
+        (["--editor", "emmet"], "--editor emmet: the federation was founded with memit"),
+        (["--method", "ties"], "--method ties: the federation was founded with collabedit"),
     ],
 )
 def test_a_federations_settings_are_fixed(refused, founded, flags, said):
@@ -135,6 +137,52 @@ def test_another_model_is_refused(refused, founded, model, tmp_path):
     flags = ("--insecure", "--state", str(founded), "--listen", "localhost:0", "--model", str(other))
     code, line = refused(*flags)
     assert (code, f"--model {other}: its fingerprint is sha256:" in line) == (6, True), line
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--editor", "alphaedit", "--method", "collabedit"],
+            "--method collabedit is exact for MEMIT, not for AlphaEdit",
+        ),
+        (
+            ["--method", "collabedit-equality"],
+            "--method collabedit-equality is exact for EMMET and ROME, not for MEMIT",
+        ),
+        (["--editor", "rome", "--min-edits", "1"], "ROME takes exactly one edit and one layer, not 2 layers"),
+    ],
+)
+def test_an_editor_and_a_method_that_do_not_fit_found_nothing(refused, model, tmp_path, flags, said):
+    """Exit code 2 before anything is fixed: the same state can be founded rightly afterwards."""
+    state = ("--insecure", "--state", str(tmp_path / "s"), "--listen", "localhost:0", "--model", str(model))
+    code, line = refused(*state, *flags)
+    assert (code, said in line) == (2, True), line
+    code, line = refused(*state, "--min-edits", "1", "--editor", "memit", "--hparams", "/nowhere.json")
+    assert (code, "/nowhere.json" in line) == (5, True), line
+
+
+def test_rome_needs_a_federation_of_single_edits(refused, model, tmp_path):
+    """With one layer, the default minimum of eight edits is what forbids it."""
+    hparams = tmp_path / "one.json"
+    hparams.write_text(json.dumps(json.loads((model / "hparams.json").read_text()) | {"layers": [0]}))
+    state = ("--insecure", "--state", str(tmp_path / "s"), "--listen", "localhost:0", "--model", str(model))
+    code, line = refused(*state, "--hparams", str(hparams), "--editor", "rome")
+    assert (code, "--min-edits 8 asks for more" in line) == (2, True), line
+
+
+@pytest.mark.parametrize(
+    ("flags", "method"),
+    [(("--editor", "emmet"), "collabedit-equality"), (("--editor", "alphaedit", "--method", "ties"), "ties")],
+)
+def test_the_method_is_the_exact_one_unless_said_and_a_lossy_one_is_logged(servers, parties, flags, method):
+    """The settings that parties get name editor and method; a naive method is warned of at each start, by name."""
+    server = servers(*flags).start()
+    (party,) = parties(server, "bern")
+    party.join()
+    assert (party.settings["editor"], party.settings["method"]) == (flags[1], method)
+    warned = "ties is not exact for AlphaEdit" in server.log()
+    assert warned == (method == "ties")
 
 
 @pytest.fixture(scope="module")
