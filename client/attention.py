@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from collabedit.client.loading import LoadedModel
@@ -25,6 +26,9 @@ class Heads(Protocol):
 
     def heads(self, layer: int) -> tuple[Tensor, Tensor] | None:
         """Keys and values of the prefix, [rows, key heads, prefix, head_dim] each; None where there is no prefix."""
+
+    def first_asked(self, layer: int) -> int:
+        """The first column of which the layer's output is read; what is before it may be anything."""
 
 
 def prefixed_attention(
@@ -45,12 +49,16 @@ def prefixed_attention(
     may share one; attention_mask: [rows, 1, columns, prefix + seen], true where a query may look.
     Returns [rows, columns, heads, head_dim]. Weights are taken in float32 at least, as transformers' own are.
     """
+    before, skipped = None, 0
+    if prefix is not None:
+        layer = int(module.layer_idx)  # type: ignore[arg-type]
+        before, skipped = prefix.heads(layer), prefix.first_asked(layer)
+    query, attention_mask = query[:, :, skipped:], attention_mask[:, :, skipped:]
     rows, heads, columns, size = query.shape
-    asked = query.reshape(rows, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
-    before = None if prefix is None else prefix.heads(int(module.layer_idx))  # type: ignore[arg-type]
-    scores = asked @ key.mT
+    asking = query.reshape(rows, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
+    scores = asking @ key.mT
     if before is not None:
-        scores = torch.cat([asked @ before[0].mT, scores], dim=-1)
+        scores = torch.cat([asking @ before[0].mT, scores], dim=-1)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
@@ -60,7 +68,8 @@ def prefixed_attention(
     seen = weights[..., -key.shape[2] :] @ value
     if before is not None:
         seen = seen + weights[..., : -key.shape[2]] @ before[1]
-    return seen.reshape(rows, heads, columns, size).transpose(1, 2), None
+    seen = seen.reshape(rows, heads, columns, size).transpose(1, 2)
+    return functional.pad(seen, (0, 0, 0, 0, skipped, 0)) if skipped else seen, None
 
 
 def _mask(

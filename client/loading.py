@@ -68,6 +68,14 @@ class LoadedModel:
         """The module whose weight is edited in one layer. Raises BadModelError where there is none of that name."""
         return self.module((hparams.rewrite_module_tmp or self.architecture.rewrite_module).format(layer))
 
+    def find_module(self, name: str) -> nn.Module | None:
+        """A module by its full name; None where there is none of that name, or it is None itself."""
+        try:
+            found: nn.Module | None = self.model.get_submodule(name) if name else None
+        except AttributeError:
+            return None
+        return found
+
     def module(self, name: str) -> nn.Module:
         """A module by its full name. Raises BadModelError where there is none of that name."""
         try:

@@ -58,6 +58,50 @@ class _Skipped(nn.Module):
         return (states, None) if self.as_tuple else states
 
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # what a block is called with beside the hidden states
+
+
+class _Recorder(_Skipped):
+    """Stands in for a block and notes what it is called with."""
+
+    def __init__(self, as_tuple: bool, calls: list[Call]) -> None:
+        super().__init__(as_tuple, None)
+        self.calls = calls
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.calls.append((args, kwargs))
+        return super().forward(hidden_states)
+
+
+@contextmanager
+def recorded(loaded: LoadedModel, first: int, last: int) -> Iterator[list[Call]]:
+    """Inside, no block is run, and what the blocks first … last are called with is noted, in their order.
+
+    Masks, positions and rotary embeddings are the family's own, and the same as long as the rows are: with them the
+    blocks can be called again and again without what stands around them.
+    """
+    calls: list[Call] = []
+    blocks, as_tuple = loaded.blocks, loaded.architecture.tuple_blocks
+    kept = list(blocks)
+    try:
+        for index in range(len(kept)):
+            blocks[index] = _Recorder(as_tuple, calls) if first <= index <= last else _Skipped(as_tuple, None)
+        yield calls
+    finally:
+        for index, block in enumerate(kept):
+            blocks[index] = block
+
+
+def head(loaded: LoadedModel, states: Tensor) -> Tensor:
+    """Logits [n, vocabulary] of the last block's output at n positions, [n, d_model]."""
+    architecture = loaded.architecture
+    for name in (architecture.final_norm, architecture.output_projection, architecture.lm_head):
+        module = loaded.find_module(name)
+        states = states if module is None else module(states)
+    cap = getattr(loaded.model.config.get_text_config(), "final_logit_softcapping", None)
+    return states if cap is None else cap * torch.tanh(states / cap)
+
+
 @contextmanager
 def only_blocks(loaded: LoadedModel, first: int, last: int, entering: Tensor | None = None) -> Iterator[None]:
     """Inside, the model runs the blocks first … last alone (none where last < first).

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,7 +21,16 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from collabedit.client.attention import prefixed
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import Row
-from collabedit.client.passes import embeddings_beside, feed_forward_at, logits_at, only_blocks, output_of, pad
+from collabedit.client.passes import (
+    Call,
+    embeddings_beside,
+    feed_forward_at,
+    head,
+    only_blocks,
+    output_of,
+    pad,
+    recorded,
+)
 
 Heads = tuple[Tensor, Tensor]  # attention keys and values, [rows, key heads, tokens, head_dim] each
 
@@ -58,17 +68,19 @@ class Prefix:
 
     states: [rows, columns, d_model], the z layer's undisturbed output; kept: of each block above the z layer up to the
     loss layer, keys and values, [rows, key heads, prefix, head_dim] each; mask: [rows, prefix + columns]; positions:
-    [rows, columns].
+    [rows, columns]; asked: the first column whose logits are read.
     """
 
+    loaded: LoadedModel
     states: Tensor
     kept: tuple[Heads, ...]
     mask: Tensor
     positions: Tensor
     z_layer: int
     loss_layer: int
+    asked: int = 0
 
-    def only(self, rows: Tensor) -> Prefix:
+    def only(self, rows: Tensor, *, asked: int = 0) -> Prefix:
         """The same for some of the rows, by their numbers, without the columns that are padding in all of them."""
         used = self.mask[rows].any(0).nonzero()
         first, columns = min(int(used[0]), self.length), int(used[-1]) + 1 - self.length
@@ -78,6 +90,7 @@ class Prefix:
             kept=tuple((keys[rows][:, :, first:], values[rows][:, :, first:]) for keys, values in self.kept),
             mask=self.mask[rows, first : self.length + columns],
             positions=self.positions[rows, :columns],
+            asked=asked,
         )
 
     def joined(self, other: Prefix) -> Prefix:
@@ -94,6 +107,7 @@ class Prefix:
             kept=kept,
             mask=torch.cat([one.mask, two.mask]),
             positions=torch.cat([one.positions, two.positions]),
+            asked=min(self.asked, other.asked),
         )
 
     def padded(self, length: int, columns: int, *, of: Prefix) -> Prefix:
@@ -123,6 +137,10 @@ class Prefix:
         """Tokens before column 0, padding counted."""
         return int(self.mask.shape[1] - self.states.shape[1])
 
+    def first_asked(self, layer: int) -> int:
+        """The first column of which a block's output is read."""
+        return self.asked if layer == self.loss_layer else 0
+
     def heads(self, layer: int) -> Heads | None:
         """A block's keys and values of the prefix; None where no row has one."""
         return self.kept[layer - self.z_layer - 1] if self.length else None
@@ -135,18 +153,14 @@ class Prefix:
         below = [_FrozenLayer(absent)] * (self.z_layer + 1)
         return Cache(layers=below + [_FrozenLayer(pair, apart=apart) for pair in self.kept])
 
-    def logits(self, loaded: LoadedModel, delta: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits [n, vocabulary] at n positions, with `delta` [rows, d_model] added to the states of column 0."""
-        moved = torch.cat([self.states[:, :1] + delta.to(self.states.dtype).unsqueeze(1), self.states[:, 1:]], dim=1)
+    @cached_property
+    def _calls(self) -> list[Call]:
+        """What each block above the z layer, up to the loss layer, is called with."""
+        loaded = self.loaded
         apart = loaded.architecture.attention_interface
         cache = self._cache(apart=apart)
-        with (
-            prefixed(loaded),
-            only_blocks(loaded, self.z_layer + 1, self.loss_layer, moved),
-            feed_forward_at(loaded, self.loss_layer, rows, columns),
-            logits_at(loaded, rows, columns),
-        ):
-            output = loaded.model(
+        with torch.no_grad(), prefixed(loaded), recorded(loaded, self.z_layer + 1, self.loss_layer) as calls:
+            loaded.model.base_model(
                 inputs_embeds=embeddings_beside(loaded, self.states),
                 attention_mask=self.mask,
                 position_ids=self.positions,
@@ -154,8 +168,18 @@ class Prefix:
                 use_cache=cache is not None,
                 **({"prefix": self} if apart else {}),
             )
-        logits: Tensor = output.logits[0].to(delta.device)  # the head of a large model may be on another
-        return logits
+        return calls
+
+    def logits(self, delta: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Logits [n, vocabulary] at n positions, with `delta` [rows, d_model] added to the states of column 0."""
+        loaded, last = self.loaded, self.loss_layer
+        states = torch.cat([self.states[:, :1] + delta.to(self.states.dtype).unsqueeze(1), self.states[:, 1:]], dim=1)
+        with prefixed(loaded), feed_forward_at(loaded, last, rows, columns):
+            for block, (args, kwargs) in zip(loaded.blocks[self.z_layer + 1 : last + 1], self._calls, strict=True):
+                output = block(states, *args, **kwargs)
+                states = output[0] if isinstance(output, tuple) else output
+        picked = states[rows.to(states.device), columns.to(states.device)]
+        return head(loaded, picked).to(delta.device)  # the head of a large model may be on another
 
 
 @dataclass(frozen=True)
@@ -226,7 +250,7 @@ def prefix_of(loaded: LoadedModel, rows: Sequence[Row], common: Common, z_layer:
         kept = _heads_above(loaded, common.cache(order), before, seen, positions[:, : padded.column], above)
     else:
         kept = tuple((keys[order], values[order]) for keys, values in common.heads[z_layer + 1 :])
-    return Prefix(after, kept, mask, positions[:, padded.column :], z_layer, loss_layer)
+    return Prefix(loaded, after, kept, mask, positions[:, padded.column :], z_layer, loss_layer)
 
 
 def _heads_above(

@@ -69,9 +69,9 @@ class Problem:
         """The problem of some of the edits, by their numbers."""
         rows = (edits[:, None] * self.width + torch.arange(self.width)).flatten()
         p0 = None if self.p0 is None else self.p0[edits]
-        return Problem(
-            self.rewriting.only(rows), self.drift.only(edits), self.labels[rows], self.first[rows], self.width, p0
-        )
+        first = self.first[rows]
+        rewriting = self.rewriting.only(rows, asked=int(first.min()))
+        return Problem(rewriting, self.drift.only(edits), self.labels[rows], first, self.width, p0)
 
     def joined(self, other: Problem) -> Problem:
         """The problem of these edits and the other's."""
@@ -83,30 +83,30 @@ class Problem:
             torch.cat([self.first, other.first]), self.width, p0,
         )  # fmt: skip
 
-    def nll(self, loaded: LoadedModel, delta: Tensor) -> Tensor:
+    def nll(self, delta: Tensor) -> Tensor:
         """[n]: mean over templates of the mean over the target's tokens."""
         rows, order = torch.nonzero(self.labels != ABSENT, as_tuple=True)
         spread = delta.unsqueeze(1).expand(-1, self.width, -1).reshape(len(self.labels), -1)
-        logits = self.rewriting.logits(loaded, spread, rows, self.first[rows] + order).to(delta.dtype)
+        logits = self.rewriting.logits(spread, rows, self.first[rows] + order).to(delta.dtype)
         each = functional.cross_entropy(logits, self.labels[rows, order], reduction="none")
         table = torch.zeros(self.labels.shape, dtype=delta.dtype, device=delta.device)
         table = table.index_put((rows, order), each)
         rates = table.sum(1) / (self.labels != ABSENT).sum(1)
         return rates.reshape(-1, self.width).mean(1)
 
-    def drifted(self, loaded: LoadedModel, delta: Tensor) -> Tensor:
+    def drifted(self, delta: Tensor) -> Tensor:
         """[n, vocabulary]: log-probabilities at the KL rows."""
         rows = torch.arange(len(delta), device=delta.device)
-        return self.drift.logits(loaded, delta, rows, torch.zeros_like(rows)).to(delta.dtype).log_softmax(-1)
+        return self.drift.logits(delta, rows, torch.zeros_like(rows)).to(delta.dtype).log_softmax(-1)
 
-    def loss(self, loaded: LoadedModel, delta: Tensor, hparams: HyperParameters) -> Tensor:
+    def loss(self, delta: Tensor, hparams: HyperParameters) -> Tensor:
         """[n]: NLL + kl_factor · KL(p₀‖p) + wd · ‖δ‖/‖h0‖². Raises ValueError before p0 is known."""
         if self.p0 is None:
             raise ValueError("p0 is not known yet")
-        drift = (self.p0.exp() * (self.p0 - self.drifted(loaded, delta))).sum(-1)
+        drift = (self.p0.exp() * (self.p0 - self.drifted(delta))).sum(-1)
         size = self.undisturbed.to(delta.dtype).norm(dim=-1)
         decay = delta.norm(dim=-1) / size.square()
-        loss: Tensor = self.nll(loaded, delta) + hparams.kl_factor * drift + hparams.v_weight_decay * decay
+        loss: Tensor = self.nll(delta) + hparams.kl_factor * drift + hparams.v_weight_decay * decay
         return loss
 
 
@@ -143,14 +143,14 @@ def pose(loaded: LoadedModel, plans: Sequence[Plan], shared: Shared, hparams: Hy
         labels[index, : len(row.labels)] = torch.tensor(row.labels)
     first = torch.tensor([len(row.ids) - len(row.labels) - row.subject for row in rows])
     problem = Problem(
-        prefix_of(loaded, rows, shared.rewriting, *layers),
+        replace(prefix_of(loaded, rows, shared.rewriting, *layers), asked=int(first.min())),
         prefix_of(loaded, [plan.drift for plan in plans], shared.drift, *layers),
         labels.to(loaded.device),
         first.to(loaded.device),
         len(plans[0].rewriting),
     )
     unmoved = torch.zeros_like(problem.undisturbed, dtype=loaded.working_dtype)
-    return replace(problem, p0=problem.drifted(loaded, unmoved))
+    return replace(problem, p0=problem.drifted(unmoved))
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,9 @@ def search(
     on_found: Callable[[int, Found], None],
     on_step: Callable[[int], None],
 ) -> None:
-    """Minimises the loss of each plan that is wanted, by its number, over its own δ: Adam, ‖δ‖ ≤ clamp·‖h0‖ after each step, until the loss is enough.
+    """Minimises the loss of each plan that is wanted, by its number, over its own δ.
 
+    Adam, and ‖δ‖ ≤ clamp·‖h0‖ after each step, until the loss is enough (algorithm section 8, step 2).
     As in MEMIT, `v_num_grad_steps` counts evaluations of the loss: the last is not followed by a step. Plans are under
     way together, as many as `batch` padded tokens hold; those that are done leave, and when half of the tokens are free
     others take their place. Plans of like length are searched together. What rows share is what those of all plans
@@ -224,7 +225,7 @@ def _advanced(
 ) -> Front | None:
     """The front after one evaluation of the loss: what is done has been handed out, the rest has moved one step."""
     descent, delta = front.descent, front.descent.delta.detach().requires_grad_()
-    loss = front.problem.loss(loaded, delta, hparams)
+    loss = front.problem.loss(delta, hparams)
     losses = loss.detach()
     done = (losses < ENOUGH) | (descent.steps >= hparams.v_num_grad_steps - 1)
     finished, going = (torch.nonzero(each).flatten() for each in (done.cpu(), ~done.cpu()))

@@ -13,6 +13,7 @@ class Architecture:
     transposed: the edited weight is stored [d_in, d_out] (GPT-2's Conv1D) and is normalised to [d_out, d_in] on
     reading, and back on writing, by `collabedit.common.model_folder` and `collabedit.client.weights` alone.
     tuple_blocks: a block returns (hidden states, …) rather than the hidden states themselves.
+    final_norm, output_projection, lm_head: what turns the last block's output into logits, where a model has it.
     attention, feed_forward: the modules of a block whose outputs are its attention's and its MLP's. OPT's blocks have
     no module for their MLP: feed_forward is the rewrite module there, and takes and gives [rows · columns, …].
     attention_interface: its attention is handed on by transformers' AttentionInterface.
@@ -28,6 +29,7 @@ class Architecture:
     final_norm: str
     embeddings: str
     lm_head: str
+    output_projection: str = ""
     transposed: bool = False
     tuple_blocks: bool = False
     attention_interface: bool = True

@@ -16,4 +16,5 @@ OPT: Final = Architecture(
     final_norm="model.decoder.final_layer_norm",
     embeddings="model.decoder.embed_tokens",
     lm_head="lm_head",
+    output_projection="model.decoder.project_out",
 )
