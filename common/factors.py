@@ -24,7 +24,8 @@ def eigen_psd(matrix: Tensor, *, tolerance: float = EIGENVALUE_TOLERANCE) -> tup
     """Eigenvectors [d, r] and eigenvalues [r] of a positive semi-definite matrix [d, d], in float64.
 
     Eigenvalues descend and are above `tolerance` × the largest. Each eigenvector's entry of largest magnitude (the
-    first of equals) is positive. Raises NotPositiveDefiniteError for an eigenvalue below 0 by more than rounding.
+    first of equals) is positive; a row of the matrix that is zero is zero in them to the bit.
+    Raises NotPositiveDefiniteError for an eigenvalue below 0 by more than rounding.
     """
     values, vectors = torch.linalg.eigh(as_float64(matrix))
     values, vectors = values.flip(0), vectors.flip(1)
@@ -33,6 +34,7 @@ def eigen_psd(matrix: Tensor, *, tolerance: float = EIGENVALUE_TOLERANCE) -> tup
         raise NotPositiveDefiniteError(f"KKᵀ has the eigenvalue {float(values[-1]):.3e} and is not semi-definite")
     rank = int((values > tolerance * largest).sum())
     values, vectors = values[:rank], vectors[:, :rank]
+    vectors[matrix.diagonal() == 0] = 0.0  # a semi-definite matrix's row is zero where its diagonal is
     peaks = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     return vectors * peaks.sign(), values
 

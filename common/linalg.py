@@ -36,11 +36,14 @@ class Cholesky:
 
         what: names the matrix in the error. overwrite: factor in the matrix's own memory where it is float64 and
         contiguous, which spares one [n, n]; the matrix is lost.
+        A row and column that are zero throughout are left out of the system (their pivot becomes 1): an input that was
+        never active, as ReLU leaves some, has no weight and needs no update. B must be zero there; so is the result.
         Raises NotPositiveDefiniteError that names `what` and the smallest pivot.
         """
         work = as_float64(matrix)
         if not overwrite and work is matrix:
             work = matrix.clone(memory_format=torch.contiguous_format)
+        _leave_out_dead(work)
         work = work.contiguous().mT  # column-major, as LAPACK wants it: no further copy is made
         info = torch.empty((), dtype=torch.int32, device=work.device)
         torch.linalg.cholesky_ex(work, out=(work, info))
@@ -63,6 +66,14 @@ class Cholesky:
         torch.linalg.solve_triangular(self.factor, columns, upper=False, out=columns)
         torch.linalg.solve_triangular(self.factor.mT, columns, upper=True, out=columns)
         return columns
+
+
+def _leave_out_dead(matrix: Tensor) -> None:
+    """Puts 1 on the diagonal of rows and columns that are zero throughout, in place; others stay to the bit."""
+    diagonal = matrix.diagonal()
+    for index in torch.nonzero(diagonal == 0).flatten().tolist():
+        if not bool(matrix[index].any()) and not bool(matrix[:, index].any()):
+            diagonal[index] = 1.0
 
 
 def _not_positive_definite(what: str, order: int, pivot: float) -> NotPositiveDefiniteError:

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collabedit.common.contribution import Dense
+from collabedit.common.editors import MEMIT
 from collabedit.common.errors import NotPositiveDefiniteError
 from collabedit.common.factors import accumulate_kkt, factor_psd, factor_update
+from collabedit.common.prior import Prior
 
 SHAPES = {"d_in": st.integers(12, 60), "edits": st.integers(1, 20), "seed": st.integers(0, 999)}
 CONDITIONS = st.sampled_from([1.0, 1e3, 1e7])
@@ -117,3 +119,21 @@ def test_accumulated_factors_are_those_of_the_sum(make):
     assert both.shape == (48, 20)
     assert make.distance(both @ both.mT, S) < 1e-13
     assert make.distance(both, factor_psd(S)) < 1e-8
+
+
+def test_inputs_that_were_never_active_stay_out_of_factors_and_updates(make):
+    """Where C and all keys have a row of zeros (a ReLU that no text excites), Δ has a column of zeros, exactly."""
+    one = make.problem(seed=8, d_in=32, d_out=8, parties=2, edits=10, condition=1e3)
+    dead = torch.tensor([0, 7, 31])
+    keys = [K.clone() for K in one.keys]
+    prior = one.prior.clone()
+    prior[dead], prior[:, dead] = 0.0, 0.0
+    for K in keys:
+        K[dead] = 0.0
+    parts = [factor_update(K, R) for K, R in zip(keys, one.residuals, strict=True)]
+    assert not any(part.kkt_factor[dead].any() for part in parts)
+    merged = MEMIT.solve(Prior(prior), parts, what="C")
+    alive = torch.tensor([index for index in range(32) if index not in dead.tolist()])
+    K, R = torch.cat(keys, 1)[alive], torch.cat(one.residuals, 1)
+    assert not merged[:, dead].any()
+    assert make.distance(merged[:, alive], make.memit(K, R, prior[alive][:, alive])) < 1e-9

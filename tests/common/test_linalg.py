@@ -59,3 +59,28 @@ def test_a_matrix_with_nan_is_not_positive_definite():
     A[3, 3] = float("nan")
     with pytest.raises(NotPositiveDefiniteError):
         Cholesky.of(A)
+
+
+@given(n=st.integers(2, 30), dead=st.sets(st.integers(0, 29), max_size=8), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_inputs_that_were_never_active_are_left_out(make, n, dead, seed):
+    """Rows and columns of zeros, as ReLU leaves them, get zeros; the others what they get without these."""
+    generator = torch.Generator().manual_seed(seed)
+    alive = [index for index in range(n) if index not in dead] or [0]
+    A = torch.zeros(n, n, dtype=torch.float64)
+    B = torch.zeros(3, n, dtype=torch.float64)
+    small = make.spd(len(alive), 1e3, generator)
+    A[torch.tensor(alive)[:, None], torch.tensor(alive)] = small
+    B[:, alive] = torch.randn(3, len(alive), dtype=torch.float64, generator=generator)
+    found = Cholesky.of(A).solve_right(B)
+    expected = Cholesky.of(small).solve_right(B[:, alive])
+    assert torch.allclose(found[:, alive], expected, rtol=1e-9, atol=1e-12)
+    assert not found[:, sorted(set(range(n)) - set(alive))].any()
+
+
+def test_a_zero_pivot_of_an_active_input_is_still_an_error():
+    """A zero on the diagonal is no dead input where its row is not zero."""
+    A = torch.eye(3, dtype=torch.float64)
+    A[2, 2], A[1, 2], A[2, 1] = 0.0, 0.5, 0.5
+    with pytest.raises(NotPositiveDefiniteError):
+        Cholesky.of(A)
