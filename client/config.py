@@ -38,7 +38,10 @@ class ClientConfig(BaseModel):
     device: str = Field(default="cpu", description=DEVICE)
     model_dtype: ModelDtype = Field(default="float32", description=MODEL_DTYPE)
     batch_tokens: int | None = Field(
-        default=None, ge=64, le=1 << 20, description="tokens under way at once: bounds memory [default: by what is free]"
+        default=None,
+        ge=64,
+        le=1 << 20,
+        description="tokens under way at once: bounds memory [default: by what is free]",
     )
     patience: int = Field(
         default=600, ge=1, le=86_400, description="with --once: seconds without an answer until the server is given up"
