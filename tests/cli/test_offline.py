@@ -19,7 +19,7 @@ from collabedit.common.contribution_file import ContributionFile
 from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.editors import editor_of
 from collabedit.common.edits import parse_lines
-from collabedit.common.model_folder import ModelFolder
+from collabedit.common.model_folder import ModelFolder, find_model
 from collabedit.common.prior import Prior
 
 
@@ -170,6 +170,27 @@ def test_a_siblings_contributions_merge_to_its_global_edit(
     for weight, update in expected.items():
         error = (load_file(merged)[weight] - folder.weight(weight).double() - update).norm() / update.norm()
         assert error <= 1e-9
+
+
+def test_alphaedit_teaches_atlas_and_leaves_neighbours_alone(collab, tmp_path: Path) -> None:
+    """`collab edit --editor alphaedit` by two parties and `collab merge` on the bundled model: taken, none lost."""
+    edits = find_model("atlas").path / "edits" / "three"
+    files, records = [], tmp_path / "all.jsonl"
+    for party in ("party-1", "party-2"):
+        lines = (edits / f"{party}.jsonl").read_text().splitlines(keepends=True)[:8]
+        mine = tmp_path / f"{party}.jsonl"
+        mine.write_text("".join(lines))
+        with records.open("a") as every:
+            every.writelines(lines)
+        files.append(tmp_path / f"{party}.safetensors")
+        ran = collab("edit", "--model", "atlas", "--edits", mine, "--editor", "alphaedit", "--out", files[-1])
+        assert ran.code == 0, ran.err
+        assert ContributionFile.open(files[-1]).metadata.algorithm == "AlphaEdit"
+    merged = tmp_path / "merged.safetensors"
+    assert collab("merge", "--model", "atlas", "--out", merged, *files).code == 0
+    found = collab("eval", "--model", "atlas", "--weights", merged, "--records", records, "--json").json
+    assert found["ES"] > 0.7
+    assert found["NS"] > 0.95
 
 
 @pytest.mark.parametrize("method", ["simple-average", "task-arithmetic", "ties"])

@@ -18,6 +18,7 @@ from collabedit.client.state_folder import StateFolder
 from collabedit.client.weights import restored, write_weight
 from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.editors import editor_of
+from collabedit.common.errors import ContributionError
 from collabedit.common.model_folder import find_model
 from collabedit.common.prior import Prior
 
@@ -115,7 +116,8 @@ def test_killed_clients_come_back_and_the_weights_are_the_same(host, told, tools
         assert here.digests(1) == there.digests(1)
 
 
-def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("editor", ["memit", "alphaedit"])
+def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Path, tmp_path: Path, editor) -> None:
     """The daemon follows its file: too few new edits wait, enough make round 2; one-shot, dense, C0 from the server.
 
     Round 2 stands on round 1's weights and on its accumulated covariance (eq. 7). SIGTERM ends it with 0.
@@ -126,6 +128,7 @@ def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Pa
         if file.name != "covariance.safetensors":
             (bare / file.name).symlink_to(file)
     flags = ("--entry-window", "0", "--schedule", "one-shot", "--encoding", "dense", "--dtype", "float64")
+    flags += ("--editor", editor)
     _, address = host.server(*flags)
     edits = tools.facts(0, 16)
     file = tools.write_edits(tmp_path / "mine.jsonl", edits[:8])
@@ -142,6 +145,7 @@ def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Pa
 
     loaded = load_model(find_model(str(model)))
     folder, weights = loaded.folder, loaded.folder.edited_weights(loaded.folder.preset)
+    solver = editor_of(editor, folder.preset)
     with tools.observing(address, tmp_path) as observer, restored(loaded, weights):
         for version, batch in ((1, edits[:8]), (2, edits[8:])):
             targets = tools.kept_targets(loaded, [host.folder / "ada"], [batch])
@@ -149,7 +153,8 @@ def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Pa
             for layer in observer.federation.version(version - 1).layers:
                 past = observer.tensor(layer.kkt_digest)
                 priors[layer.weight] = replace(priors[layer.weight], accumulated=past)
-            updates = global_edit(loaded, batch, targets, folder.preset, folder.context_templates, priors)
+            templates = folder.context_templates
+            updates = global_edit(loaded, batch, targets, folder.preset, templates, priors, editor=solver)
             found = observer.weights(version)
             assert tools.relative_error(loaded, found, updates) <= 1e-6
             for name in weights:
@@ -239,3 +244,20 @@ def test_the_server_is_killed_and_comes_back_in_the_middle_of_a_round(host, told
     assert process.end() == 0, process.said
     with tools.observing(address, tmp_path) as here, tools.observing(told.address, tmp_path) as there:
         assert here.digests(1) == there.digests(1)
+
+
+def test_rome_merges_one_edit_of_each_party_and_takes_no_second(host, tools, tmp_path: Path) -> None:
+    """A federation of single edits: two parties' edits are merged; one with two edits withdraws, and says why."""
+    hparams = tmp_path / "one.json"
+    hparams.write_text(json.dumps(tools.HPARAMS | {"layers": [2]}))
+    flags = ("--editor", "rome", "--min-edits", "1", "--hparams", str(hparams), "--entry-window", "0")
+    _, address = host.server(*flags, "--quorum", "2")
+    both = tools.in_process(host, "cyd", address, tools.write_edits(tmp_path / "cyd.jsonl", tools.facts(2, 2)))
+    with pytest.raises(ContributionError, match="ROME takes exactly one edit"):
+        both.end()
+    edits = [tools.facts(0, 1), tools.facts(1, 1)]
+    clients = [
+        tools.in_process(host, name, address, tools.write_edits(tmp_path / f"{name}.jsonl", mine))
+        for name, mine in zip(("ada", "bob"), edits, strict=True)
+    ]
+    assert [client.end()["merged"] for client in clients] == [1, 1]
