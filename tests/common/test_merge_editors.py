@@ -327,3 +327,16 @@ def test_rome_is_refused_for_more_than_one_edit_or_layer():
             check_extent("rome", edits=edits, layers=layers)
         assert "emmet" in caught.value.mend
         check_extent("emmet", edits=edits, layers=layers)
+
+
+@pytest.mark.parametrize("spread", [1e2, 1e4])
+def test_thin_factors_keep_emmet_exact_where_keys_nearly_depend(make, known, spread):
+    """Each column of L is rounded by itself, so that float32 on the wire loses nothing of the weaker keys."""
+    two, prior = make.problem(seed=10, d_in=64, d_out=8, parties=2, edits=10, size=1.0), known(10, 64, past=False)
+    sizes = torch.logspace(0, -float(torch.tensor(spread).log10()), 10, dtype=torch.float64)
+    for K in two.keys:
+        U, _, Vh = torch.linalg.svd(K, full_matrices=False)
+        K.copy_((U * sizes) @ Vh)
+    assert float(torch.linalg.cond(union(two)[0])) > spread
+    found = merged("emmet", prior, uploads(Emmet(), two, prior, "f", torch.float32))
+    assert make.distance(found, LITERAL["emmet"](*union(two), prior)) < 1e-6
