@@ -67,7 +67,7 @@ def _print(told: dict[str, Any]) -> None:
         ("model", settings["model_name"]),
         (
             "merge",
-            f"{settings['method']}, {settings['schedule']}, {layers} layers, at least {settings['min_edits']} edits",
+            f"{settings.get('editor', 'memit')} by {settings['method']}, {settings['schedule']}, {layers} layers, at least {settings['min_edits']} edits",
         ),
         ("clients", told["clients"]),
         ("published", f"version {told['version']}" if told["version"] else "nothing yet"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +30,12 @@ class Prior:
     def past(self) -> Tensor | None:
         """L of the rounds before, [d_in, r], float64; None where there is none or β1 is 0."""
         return None if self.accumulated is None or self.beta1 == 0.0 else as_float64(self.accumulated)
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of C0, ascending, [d_in], and eigenvectors in columns, [d_in, d_in]; float64, computed once."""
+        values, vectors = torch.linalg.eigh(as_float64(self.mean))
+        return values, vectors
 
     def dense(self) -> Tensor:
         """C, [d_in, d_in], float64: a new tensor, the caller's own."""

@@ -30,7 +30,7 @@ class AlphaEdit:
 
     def solve(self, prior: Prior, updates: Iterable[LayerUpdate], *, what: str) -> Tensor:
         """Δ = (Σᵢ Gᵢ U) (Uᵀ (ΣSᵢ + S_past) U + L2·I)⁻¹ Uᵀ, as `Editor.solve`. Raises UsageError where P is 0."""
-        U = null_space(prior.mean, self.threshold, what=what)
+        U = null_space(prior, self.threshold, what=what)
         known = self._known(U, prior)
         gram, moment = known.clone(), None
         for update in updates:
@@ -55,14 +55,12 @@ class AlphaEdit:
         return known
 
 
-def null_space(mean: Tensor, threshold: float, *, what: str) -> Tensor:
-    """Eigenvectors U [d_in, k] of C0 [d_in, d_in] whose eigenvalues are below `threshold`, float64.
+def null_space(prior: Prior, threshold: float, *, what: str) -> Tensor:
+    """Eigenvectors U [d_in, k] of C0 whose eigenvalues are below `threshold`, float64; P = U Uᵀ is the same for any U.
 
-    The same bits for the same C0 on the same machine; P = U Uᵀ does not depend on the choice of U.
     Raises UsageError that names `what` where there are none.
     """
-    vectors: Tensor
-    values, vectors = torch.linalg.eigh(as_float64(mean))
+    values, vectors = prior.spectrum
     below = int((values < threshold).sum())
     if not below:
         least = float(values[0])

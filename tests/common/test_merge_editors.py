@@ -258,7 +258,7 @@ def test_a_threshold_above_all_gives_plain_ridge_regression(make, known):
 def test_a_null_space_with_nothing_in_it_is_refused_by_name(known):
     """The least eigenvalue is said, and which setting to change."""
     with pytest.raises(UsageError, match=rf"{W}.*nullspace_threshold 1e-05; the least is 0\.002") as caught:
-        null_space(known(0).mean, 1e-5, what=W)
+        null_space(known(0), 1e-5, what=W)
     assert "nullspace_threshold" in caught.value.mend
 
 
