@@ -65,9 +65,10 @@ def _print(told: dict[str, Any]) -> None:
         ("server", told["server"]),
         ("federation", settings["federation"]),
         ("model", settings["model_name"]),
+        ("editor", settings.get("editor", "memit")),
         (
             "merge",
-            f"{settings.get('editor', 'memit')} by {settings['method']}, {settings['schedule']}, {layers} layers, at least {settings['min_edits']} edits",
+            f"{settings['method']}, {settings['schedule']}, {layers} layers, at least {settings['min_edits']} edits",
         ),
         ("clients", told["clients"]),
         ("published", f"version {told['version']}" if told["version"] else "nothing yet"),
