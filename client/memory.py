@@ -1,4 +1,4 @@
-"""How much of the search for z fits into memory, and how to tell that it did not."""
+"""How much of the search for z goes together: what fits into memory, what is worth its padding."""
 
 from __future__ import annotations
 
@@ -43,6 +43,18 @@ def token_bytes(loaded: LoadedModel, hparams: HyperParameters) -> int:
     width, inner = weight
     blocks = len(loaded.blocks) - hparams.layers[-1]
     return blocks * loaded.dtype.itemsize * (8 * width + 4 * inner + 2 * width) // 2
+
+
+def spare_tokens(loaded: LoadedModel, hparams: HyperParameters) -> int:
+    """Tokens of padding that cost no more than a step's own overhead: worth it to spare a step.
+
+    A block's overhead (Python, launches of kernels, forward and backward) is about 1.3 ms; a token's work in it is four
+    operations a parameter. Only the order of magnitude matters.
+    """
+    block = loaded.blocks[hparams.layers[-1]]
+    rate = 2e14 if working_device(block).type == "cuda" else 3e11  # operations a second
+    parameters = sum(parameter.numel() for parameter in block.parameters())
+    return int(1.3e-3 * rate / (4 * parameters))
 
 
 def tokens_that_fit(loaded: LoadedModel, hparams: HyperParameters) -> int:

@@ -239,21 +239,31 @@ class Extent:
         """The extent of rows that stay together."""
         return cls(len(rows), max(row.subject for row in rows), max(len(row.ids) - row.subject for row in rows))
 
+    @property
+    def tokens(self) -> int:
+        """Padded tokens."""
+        return self.rows * (self.before + self.after)
 
-def groups(extents: Sequence[Extent], budget: int) -> list[list[int]]:
+    def beside(self, other: Extent) -> Extent:
+        """What both items' rows need as one rectangle."""
+        return Extent(self.rows + other.rows, max(self.before, other.before), max(self.after, other.after))
+
+
+def groups(extents: Sequence[Extent], budget: int, *, slack: int | None = None) -> list[list[int]]:
     """Splits items into batches of at most `budget` padded tokens, one item at least; items of like length together.
 
+    slack: most tokens of padding behind the rows of a batch; by default as many as there are.
     The batches, their order and the order in them are fixed by the extents and the items' order.
     """
     order = sorted(range(len(extents)), key=lambda index: (extents[index].after, extents[index].before, index))
     batches: list[list[int]] = []
-    now = Extent(0, 0, 0)
+    now, filled = Extent(0, 0, 0), 0
     for index in order:
         item = extents[index]
-        wider = Extent(now.rows + item.rows, max(now.before, item.before), max(now.after, item.after))
-        if not batches or wider.rows * (wider.before + wider.after) > budget:
+        wider, more = now.beside(item), filled + item.rows * item.after
+        if not batches or wider.tokens > budget or (slack is not None and wider.rows * wider.after - more > slack):
             batches.append([])
-            wider = item
+            wider, more = item, item.rows * item.after
         batches[-1].append(index)
-        now = wider
+        now, filled = wider, more
     return batches

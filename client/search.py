@@ -14,6 +14,7 @@ from torch.nn import functional
 from collabedit.client.descent import Descent
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import Row
+from collabedit.client.memory import spare_tokens
 from collabedit.client.passes import Extent, groups
 from collabedit.client.prefix import Common, Prefix, common_of, prefix_of
 from collabedit.common.hparams import HyperParameters
@@ -64,6 +65,11 @@ class Problem:
     def tokens(self) -> int:
         """Padded tokens of the rewriting rows."""
         return self.rewriting.mask.numel()
+
+    def padding(self, columns: int) -> int:
+        """Tokens of padding behind the rewriting rows, if they had so many columns."""
+        own = self.rewriting.mask[:, self.rewriting.length :]
+        return len(own) * max(columns, own.shape[1]) - int(own.sum())
 
     def only(self, edits: Tensor) -> Problem:
         """The problem of some of the edits, by their numbers."""
@@ -200,7 +206,7 @@ def search(
     Adam, and ‖δ‖ ≤ clamp·‖h0‖ after each step, until the loss is enough (algorithm section 8, step 2).
     As in MEMIT, `v_num_grad_steps` counts evaluations of the loss: the last is not followed by a step. Plans are under
     way together, as many as `batch` padded tokens hold; those that are done leave, and when half of the tokens are free
-    others take their place. Plans of like length are searched together. What rows share is what those of all plans
+    others take their place, unless more padding than another step is worth would come with them. What rows share is what those of all plans
     do, so that a plan's z is the same to the bit whichever others are wanted, where it is searched for alone.
     on_found: called with a plan's number and its result as soon as it is there; on_step: with the number of edits
     that took part in a step.
@@ -208,11 +214,15 @@ def search(
     if not wanted:
         return
     shared = share(loaded, plans, hparams)
-    batches = groups([shared.extent(plans[number]) for number in wanted], max(1, batch // 2))
+    slack = spare_tokens(loaded, hparams)
+    batches = groups([shared.extent(plans[number]) for number in wanted], max(1, batch // 2), slack=slack)
     waiting = deque([wanted[place] for place in places] for places in batches)
     front: Front | None = None
     while front is not None or waiting:
         while waiting and (front is None or front.problem.tokens <= batch // 2):
+            columns = max(len(row.ids) - row.subject for number in waiting[0] for row in plans[number].rewriting)
+            if front is not None and front.problem.padding(columns) > slack:
+                break
             fresh = enter(loaded, plans, waiting.popleft(), shared, hparams)
             front = fresh if front is None else front.joined(fresh)
         assert front is not None
