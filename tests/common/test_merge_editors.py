@@ -18,6 +18,7 @@ from collabedit.common.hparams import HyperParameters
 from collabedit.common.merge import MERGE_METHODS, merge_method
 from collabedit.common.pairs import ALGORITHMS, EXACT_FOR, check_extent, check_pair, editor_that_says, exact_method
 from collabedit.common.prior import Prior
+from collabedit.common.settings import FederationSettings
 
 W = "h.7.mlp.weight"
 BOUND = {torch.float32: 1e-6, torch.float64: 1e-9}
@@ -340,3 +341,17 @@ def test_thin_factors_keep_emmet_exact_where_keys_nearly_depend(make, known, spr
     assert float(torch.linalg.cond(union(two)[0])) > spread
     found = merged("emmet", prior, uploads(Emmet(), two, prior, "f", torch.float32))
     assert make.distance(found, LITERAL["emmet"](*union(two), prior)) < 1e-6
+
+
+def test_a_federation_founded_before_there_were_editors_is_memits():
+    """Its stored settings lack the editor and AlphaEdit's constants; what an older client is told it refuses by name."""
+    said = FederationSettings(
+        federation="f", model_name="atlas", model_fingerprint="sha256:m", covariance_fingerprint="sha256:c",
+        covariance_digest="d", edited_weights=(W,), hparams=HPARAMS, context_templates=(("{}",),),
+    ).model_dump()  # fmt: skip
+    del said["editor"], said["hparams"]["L2"], said["hparams"]["nullspace_threshold"]
+    read = FederationSettings.model_validate(said)
+    assert (read.editor, read.method) == ("memit", "collabedit")
+    assert (read.hparams.L2, read.hparams.nullspace_threshold) == (10, 0.02)
+    with pytest.raises(ValueError, match="curator"):
+        FederationSettings.model_validate(said | {"curator": "newer"})
