@@ -344,7 +344,7 @@ def test_thin_factors_keep_emmet_exact_where_keys_nearly_depend(make, known, spr
 
 
 def test_a_federation_founded_before_there_were_editors_is_memits():
-    """Its stored settings lack the editor and AlphaEdit's constants; what an older client is told it refuses by name."""
+    """Its stored settings lack the editor and AlphaEdit's constants; an older client refuses what it does not know."""
     said = FederationSettings(
         federation="f", model_name="atlas", model_fingerprint="sha256:m", covariance_fingerprint="sha256:c",
         covariance_digest="d", edited_weights=(W,), hparams=HPARAMS, context_templates=(("{}",),),

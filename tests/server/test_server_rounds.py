@@ -36,6 +36,16 @@ def test_a_round_publishes_what_one_party_with_all_edits_would_have_computed(
         torch.testing.assert_close(tensor.double(), expected[weight], rtol=0, atol=2e-6)
 
 
+def test_a_lossy_merge_is_warned_of_at_the_start_and_when_it_merges(servers, parties):
+    """The log names method and editor, and the method that would lose nothing."""
+    server = servers("--method", "simple-average", "--schedule", "one-shot").start()
+    said = "simple-average is not exact for MEMIT: the merge loses part of what parties edited; collabedit does not"
+    assert server.log().count(said) == 1
+    (state,) = whole_round(parties(server, "arosa"))
+    assert state.phase == pb.PHASE_PUBLISHED
+    assert server.log().count(said) == 2
+
+
 def last_round(party) -> pb.RoundRecord:
     """The newest round that has ended, as the party is told of it."""
     rounds = party.operations.ListRounds(pb.ListRoundsRequest()).rounds
