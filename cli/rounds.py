@@ -80,6 +80,7 @@ def _show(number: int, found: list[dict[str, Any]], as_json: bool) -> None:
         ("phase", one["phase"]),
         ("reason", one["reason"]),
         ("published as", f"version {one['version']}" if one["version"] else None),
+        ("weights of", f"version {one['restores']}" if one["restores"] is not None else None),
         ("attempts", one["attempts"]),
         ("opened", moment(one["opened"])),
         ("ended", moment(one["ended"])),

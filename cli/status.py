@@ -42,6 +42,7 @@ def _status(reply: Any) -> dict[str, Any]:
     return {
         "clients": reply.clients,
         "version": now.latest_version,
+        "restores": reply.restores if reply.HasField("restores") else None,
         "round": {
             "round": now.round,
             "phase": PHASES[now.phase],
@@ -71,7 +72,7 @@ def _print(told: dict[str, Any]) -> None:
             f"{settings['method']}, {settings['schedule']}, {layers} layers, at least {settings['min_edits']} edits",
         ),
         ("clients", told["clients"]),
-        ("published", f"version {told['version']}" if told["version"] else "nothing yet"),
+        ("published", _published(told)),
         ("round", f"{now['round']}, {now['phase']}, on version {now['base_version']}"),
         (
             "members",
@@ -81,3 +82,10 @@ def _print(told: dict[str, Any]) -> None:
         ("reason", now["reason"]),
     ]
     print_table(["", ""], [row for row in rows if row[1] not in (None, "")])
+
+
+def _published(told: dict[str, Any]) -> str:
+    if not told["version"]:
+        return "nothing yet"
+    brought_back = f", rolled back to version {told['restores']}" if told["restores"] is not None else ""
+    return f"version {told['version']}{brought_back}"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from collabedit.common.errors import ContributionError
 from collabedit.server.policy import losing
-from collabedit.server.refusals import StaleRoundRefusal, StaleVersionRefusal
-from collabedit.server.rounds import Contribute, Enter, Event, Phase, Round, Status
+from collabedit.server.refusals import BadRequestRefusal, StaleRoundRefusal, StaleVersionRefusal
+from collabedit.server.rounds import Contribute, Enter, Event, LayerWeights, Phase, RollBack, Round, Status
 
 # (the round, now) -> what happens to it.
 Decision = Callable[[Round, float], Event | None]
@@ -58,6 +58,26 @@ def leaving(client: str, number: int, reason: str) -> Decision:
         if not here or present.phase not in (Phase.OPEN, Phase.COLLECTING):
             return None
         return losing(present, {client: reason}, now)
+
+    return decide
+
+
+def rolling_back(to: int, layers: tuple[LayerWeights, ...], expected: int, reason: str) -> Decision:
+    """Version `to`, whose layers these are, becomes the newest one; who is in the round is out of it.
+
+    expected: the newest version as the caller knows it. The decision raises StaleVersionRefusal where it is another,
+    StaleRoundRefusal while a layer is merged, BadRequestRefusal for the newest version itself.
+    """
+
+    def decide(present: Round, now: float) -> Event | None:
+        if present.base_version != expected:
+            what = f"the newest version is {present.base_version}, not {expected}"
+            raise StaleVersionRefusal(what, mend="`collab rounds` shows what happened; then roll back from there")
+        if to == expected:
+            raise BadRequestRefusal(f"version {to} is the newest one: there is nothing to roll back")
+        if present.phase is Phase.MERGING:
+            raise StaleRoundRefusal(f"round {present.number} is merging", mend="try again when the layer is merged")
+        return RollBack(to=to, merged=layers, reason=reason, at=now)
 
     return decide
 

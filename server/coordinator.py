@@ -19,8 +19,9 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from collabedit.common.errors import NotPositiveDefiniteError
-from collabedit.server.asked import Decision, contributing, entering, leaving
+from collabedit.server.asked import Decision, contributing, entering, leaving, rolling_back
 from collabedit.server.policy import LastSeen, Policy, next_event, wait_ends
+from collabedit.server.refusals import NotFoundRefusal
 from collabedit.server.rounds import (
     Abort,
     Event,
@@ -67,13 +68,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class View:
-    """A round at one revision, for an answer. ends: when the present wait does (Unix seconds), if it does."""
+    """A round at one revision, for an answer. ends: when the present wait does (Unix seconds), if it does.
+
+    restores: the version whose weights the latest one brought back, where it is a rollback.
+    """
 
     round: Round
     revision: int
     latest_version: int
     now: float
     ends: float | None
+    restores: int | None = None
 
 
 class Coordinator:
@@ -98,13 +103,13 @@ class Coordinator:
         self._merge_task: asyncio.Task[None] | None = None
         self._current: Recorded
         self._ended: Recorded | None = None
-        self._latest_version = 0
+        self._latest: Round | None = None  # the last one published
 
     # -------------------------------------------------------------------------------------------- life
 
     async def start(self) -> None:
         """Takes up the rounds where the store has them, and opens one where none is under way."""
-        self._latest_version = await self._call(self._store.latest_version)
+        self._latest = await self._call(self._store.round, await self._call(self._store.latest_version))
         recorded = list(await self._call(self._store.rounds, 2))
         if recorded and not recorded[0].round.phase.ended:
             self._current = recorded.pop(0)
@@ -190,6 +195,25 @@ class Coordinator:
         await self._change(lambda round_, now: Abort(at=now, reason=reason) if round_.number == number else None)
         return self._view_of(number)
 
+    async def roll_back(self, to: int, expected: int, reason: str) -> int:
+        """Publishes the weights of version `to` as a new version, which is returned; asked again, the same one.
+
+        expected: the newest version as the caller knows it. Raises NotFoundRefusal where nothing was published as
+        `to`, and as `rolling_back` does.
+        """
+        layers = await self._call(self._store.version, to)
+        if layers is None:
+            raise NotFoundRefusal(f"no version {to}", mend="`collab rounds` lists those that were published")
+        decide = rolling_back(to, tuple(layers), expected, reason)
+
+        def once(round_: Round, now: float) -> Event | None:
+            last = self._latest
+            done = last is not None and (last.restores, last.base_version) == (to, expected)
+            return None if done else decide(round_, now)
+
+        await self._change(once)
+        return self._latest_version
+
     async def wait(self, client: str, revision: int, timeout: float) -> View:
         """The round's state once its revision is greater, or after `timeout` seconds.
 
@@ -210,6 +234,10 @@ class Coordinator:
             await self._changed.wait_for(lambda: holds(self._current.round))
 
     # ----------------------------------------------------------------------------------------- changes
+
+    @property
+    def _latest_version(self) -> int:
+        return self._latest.number if self._latest else 0
 
     async def _call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._storing, partial(function, *arguments))
@@ -253,7 +281,7 @@ class Coordinator:
             layer=changed.layer,
         )
         if changed.phase.ended:
-            self._latest_version = changed.version or self._latest_version
+            self._latest = changed if changed.version is not None else self._latest
             self._ended = self._current
             await self._open()
             self._spawn(self._sweep(changed.number))
@@ -306,7 +334,8 @@ class Coordinator:
 
     def _view(self, recorded: Recorded) -> View:
         ends = wait_ends(recorded.round, self._policy, self._seen)
-        return View(recorded.round, recorded.revision, self._latest_version, self._clock(), ends)
+        restores = self._latest.restores if self._latest else None
+        return View(recorded.round, recorded.revision, self._latest_version, self._clock(), ends, restores)
 
     def _view_of(self, number: int) -> View:
         """The round named where it is the one that ended last; else the one under way."""

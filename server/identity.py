@@ -23,7 +23,9 @@ from collabedit.common.pki import Role, check_client_id, identity_of, load_certi
 ERROR_KEY: Final = "collabedit-error"
 CLIENT_ID_KEY: Final = "x-client-id"
 PLAINTEXT_ADMIN: Final = "admin"
-ADMIN_METHODS: Final = frozenset(f"/collabedit.v1.Operations/{name}" for name in ("IssueToken", "Revoke", "AbortRound"))
+ADMIN_METHODS: Final = frozenset(
+    f"/collabedit.v1.Operations/{name}" for name in ("IssueToken", "Revoke", "AbortRound", "RollBack")
+)
 RECHECK_SECONDS: Final = 2.0  # how long a stream outlives its client's revocation
 
 

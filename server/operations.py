@@ -1,4 +1,4 @@
-"""Operating the federation over gRPC: what is going on, tokens, revocation, aborting a round."""
+"""Operating the federation over gRPC: what is going on, tokens, revocation, aborting a round, rolling back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collabedit.common.settings import FederationSettings
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.identity import caller
 from collabedit.server.refusals import BadRequestRefusal, NotFoundRefusal
-from collabedit.server.services import LONGEST_REASON, answers, round_record, round_state
+from collabedit.server.services import LOG, LONGEST_REASON, answers, round_record, round_state
 from collabedit.server.store import Store
 from collabedit.v1 import federation_pb2 as pb
 from collabedit.v1 import federation_pb2_grpc as rpc
@@ -38,8 +38,13 @@ class OperationsService(rpc.OperationsServicer):
         """The federation now."""
         enrolled = await asyncio.to_thread(self._store.clients)
         clients = sum(not each.revoked and each.role == "client" for each in enrolled)
-        state = round_state(self._coordinator.view(), caller(context).client_id)
-        return pb.GetStatusReply(settings_json=self._settings.model_dump_json(), round=state, clients=clients)
+        view = self._coordinator.view()
+        return pb.GetStatusReply(
+            settings_json=self._settings.model_dump_json(),
+            round=round_state(view, caller(context).client_id),
+            clients=clients,
+            restores=view.restores,
+        )
 
     @answers
     async def ListRounds(self, request: pb.ListRoundsRequest, context: Any) -> pb.ListRoundsReply:  # noqa: N802
@@ -76,3 +81,13 @@ class OperationsService(rpc.OperationsServicer):
         """Ends the round under way."""
         reason = " ".join(request.reason.split())[:LONGEST_REASON] or "aborted by an admin"
         return round_state(await self._coordinator.abort(reason), caller(context).client_id)
+
+    @answers
+    async def RollBack(self, request: pb.RollBackRequest, context: Any) -> pb.RollBackReply:  # noqa: N802
+        """An earlier version's weights as a new version."""
+        who = caller(context).client_id
+        said = " ".join(request.reason.split())[:LONGEST_REASON]
+        reason = f"rolled back to version {request.to} by {who}" + (f": {said}" if said else "")
+        version = await self._coordinator.roll_back(request.to, request.expected_version, reason)
+        LOG.info("rolled back", to=request.to, version=version, by=who, reason=said)
+        return pb.RollBackReply(version=version)

@@ -64,7 +64,8 @@ class Round:
     """One round, whole. Members stand in the order of their client ids, so that a merge always sums in one order.
 
     exchanges: the weights that each exchange carries: one each in layer-sync, all at once in one-shot.
-    merged: the layers merged in this attempt, in the order of the exchanges.
+    merged: the layers merged in this attempt, in the order of the exchanges; of a rollback, those of the version
+    that it brought back, which is `restores` (None: the round is no rollback).
     opened, entered (the first Enter), since (collecting of the present layer began), ended: Unix seconds.
     """
 
@@ -82,6 +83,7 @@ class Round:
     since: float | None = None
     ended: float | None = None
     reason: str = ""
+    restores: int | None = None
 
     def member(self, client: str) -> Member | None:
         """The client's membership; None where it never entered."""
@@ -195,12 +197,22 @@ class Abort(Event):
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class RollBack(Event):
+    """an admin brings an earlier version back"""
+
+    to: int
+    merged: tuple[LayerWeights, ...]
+    reason: str
+
+
 TRANSITIONS: Final[Mapping[tuple[Phase, type[Event]], Phase]] = {
     (Phase.OPEN, Enter): Phase.OPEN,
     (Phase.OPEN, Drop): Phase.OPEN,
     (Phase.OPEN, Contribute): Phase.COLLECTING,
     (Phase.OPEN, TooFew): Phase.NO_QUORUM,
     (Phase.OPEN, Abort): Phase.ABORTED,
+    (Phase.OPEN, RollBack): Phase.PUBLISHED,
     (Phase.COLLECTING, Enter): Phase.COLLECTING,
     (Phase.COLLECTING, Drop): Phase.COLLECTING,
     (Phase.COLLECTING, Contribute): Phase.COLLECTING,
@@ -208,6 +220,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, type[Event]], Phase]] = {
     (Phase.COLLECTING, Complete): Phase.MERGING,
     (Phase.COLLECTING, TooFew): Phase.NO_QUORUM,
     (Phase.COLLECTING, Abort): Phase.ABORTED,
+    (Phase.COLLECTING, RollBack): Phase.PUBLISHED,
     (Phase.MERGING, LayerMerged): Phase.COLLECTING,
     (Phase.MERGING, LastLayerMerged): Phase.PUBLISHED,
     (Phase.MERGING, NotPositiveDefinite): Phase.ABORTED,
@@ -307,6 +320,12 @@ def _aborted(round_: Round, event: NotPositiveDefinite | Abort) -> Round:
     return replace(_out(round_, {each.client: event.reason for each in round_.live}), reason=event.reason, merged=())
 
 
+def _rolled_back(round_: Round, event: RollBack) -> Round:
+    _require(0 <= event.to < round_.number, f"round {round_.number} comes after no version {event.to}")
+    gone = _out(round_, {each.client: event.reason for each in round_.live})
+    return replace(gone, merged=event.merged, restores=event.to, reason=event.reason)
+
+
 _APPLY: Final[Mapping[type[Event], Callable[[Round, Any], Round]]] = {
     Enter: _enter,
     Contribute: _contribute,
@@ -318,4 +337,5 @@ _APPLY: Final[Mapping[type[Event], Callable[[Round, Any], Round]]] = {
     LastLayerMerged: _merged,
     NotPositiveDefinite: _aborted,
     Abort: _aborted,
+    RollBack: _rolled_back,
 }

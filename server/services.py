@@ -178,6 +178,7 @@ def round_record(round_: Round, *, members_of: str | None) -> pb.RoundRecord:
             for each in shown
         ),
         version=round_.version or 0,
+        restores=round_.restores,
     )
 
 

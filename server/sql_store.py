@@ -77,11 +77,20 @@ class SqlStore:
             _put(connection, tables.ROUNDS, {"number": round_.number}, {**_row(round_), "revision": revision})
             for member in round_.members:
                 _record_member(connection, round_, member)
+            if round_.restores is not None:
+                _forget_layers_after(connection, round_)
             for position, merged in enumerate(round_.merged):
                 key = {"round": round_.number, "attempt": round_.attempt, "position": position}
                 values = {"weight": merged.weight, "digest": merged.digest, "kkt_digest": merged.kkt_digest}
                 _put(connection, tables.LAYER_WEIGHTS, key, values)
         return revision
+
+    def round(self, number: int) -> Round | None:
+        """See Store.round."""
+        rounds = tables.ROUNDS
+        with self._engine.begin() as connection:
+            row = connection.execute(select(rounds).where(rounds.c.number == number)).first()
+            return _read_round(connection, row) if row else None
 
     def latest_round(self) -> Recorded | None:
         """See Store.latest_round."""
@@ -113,11 +122,8 @@ class SqlStore:
         """See Store.version."""
         if number == 0:
             return ()
-        rounds = tables.ROUNDS
-        query = select(rounds).where(rounds.c.number == number, rounds.c.phase == Phase.PUBLISHED.value)
-        with self._engine.begin() as connection:
-            row = connection.execute(query).first()
-            return _read_round(connection, row).merged if row else None
+        found = self.round(number)
+        return found.merged if found and found.phase is Phase.PUBLISHED else None
 
     def needed(self) -> frozenset[str]:
         """See Store.needed."""
@@ -221,7 +227,15 @@ def _row(round_: Round) -> dict[str, Any]:
         "since": round_.since,
         "ended": round_.ended,
         "reason": round_.reason,
+        "restores": round_.restores,
     }
+
+
+def _forget_layers_after(connection: Connection, round_: Round) -> None:
+    """Layers that the round had merged before a rollback to a version of fewer, the base model's none, ended it."""
+    weights = tables.LAYER_WEIGHTS
+    here = _matches(weights, {"round": round_.number, "attempt": round_.attempt})
+    connection.execute(delete(weights).where(here, weights.c.position >= len(round_.merged)))
 
 
 def _record_member(connection: Connection, round_: Round, member: Member) -> None:
@@ -256,6 +270,7 @@ def _read_round(connection: Connection, row: Any) -> Round:
         since=row.since,
         ended=row.ended,
         reason=row.reason,
+        restores=row.restores,
     )
 
 

@@ -52,6 +52,10 @@ class Store(Protocol):
         """Writes the round as it now is, with contributions and merged layers; returns the new revision."""
         ...
 
+    def round(self, number: int) -> Round | None:
+        """The round of that number; None where there is none."""
+        ...
+
     def latest_round(self) -> Recorded | None:
         """The round of the highest number."""
         ...

@@ -63,6 +63,7 @@ ROUNDS: Final = Table(
     Column("ended", Double),
     Column("reason", Text, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("restores", BigInteger),
 )
 
 MEMBERS: Final = Table(

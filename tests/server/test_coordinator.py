@@ -13,7 +13,7 @@ from collabedit.common.errors import ContributionError, NotPositiveDefiniteError
 from collabedit.server.coordinator import Coordinator, Plan
 from collabedit.server.database import migrate, open_engine, sqlite_url
 from collabedit.server.policy import Policy
-from collabedit.server.refusals import StaleRoundRefusal, StaleVersionRefusal
+from collabedit.server.refusals import BadRequestRefusal, NotFoundRefusal, StaleRoundRefusal, StaleVersionRefusal
 from collabedit.server.rounds import LayerWeights, Phase, Round, Status
 from collabedit.server.sql_store import SqlStore
 
@@ -462,3 +462,99 @@ def test_a_death_at_any_write_changes_nothing(worlds):
     assert all(
         each == [LayerWeights("a", "0:arosa00+bern00"), LayerWeights("b", "0:arosa01+bern01")] for each in outcomes
     )
+
+
+async def published(world, *clients: str) -> None:
+    """A whole round of these clients."""
+    number = world.it.view().round.number
+    await world.enter(*clients)
+    for layer in (0, 1):
+        for client in clients:
+            await world.give(client)
+        if layer == 0:
+            await world.reached(1)
+    await world.next_round(number + 1)
+
+
+def test_a_rollback_publishes_an_earlier_versions_layers(world):
+    """As a new version, which the next round stands on and builds on; what was published stays."""
+
+    async def scenario():
+        it = await world.start()
+        await published(world, "arosa")
+        await published(world, "bern")
+        assert await it.roll_back(1, 2, "wrong facts") == 3
+        view = it.view()
+        assert (view.latest_version, view.restores) == (3, 1)
+        assert (view.round.number, view.round.base_version) == (4, 3)
+        store = it._store
+        assert store.version(3) == store.version(1) != store.version(2)
+        await published(world, "chur")
+        assert (it.view().latest_version, it.view().restores) == (4, None)
+
+    play(scenario())
+
+
+def test_a_rollback_asked_twice_has_one_effect(world):
+    """The same call answers the same version, also after a restart; from another version it is refused."""
+
+    async def scenario():
+        it = await world.start()
+        await published(world, "arosa")
+        assert await it.roll_back(0, 1, "back") == 2
+        revision = it.view().revision
+        assert await it.roll_back(0, 1, "back") == 2
+        assert it.view().revision == revision
+        await it.stop()
+        it = await world.start()
+        assert (it.view().latest_version, it.view().restores) == (2, 0)
+        assert await it.roll_back(0, 1, "back") == 2
+        with pytest.raises(StaleVersionRefusal, match="the newest version is 2, not 0"):
+            await it.roll_back(1, 0, "back")
+        assert await it.roll_back(1, 2, "forth") == 3
+
+    play(scenario())
+
+
+def test_a_rollback_ends_the_round_under_way(world):
+    """Members are out with the reason, the layers they had merged are forgotten; what they send then is too late."""
+
+    async def scenario():
+        it = await world.start()
+        await published(world, "arosa")
+        await world.enter("arosa", "bern")
+        await world.give("arosa")
+        await world.give("bern")
+        await world.reached(1)
+        assert await it.roll_back(0, 1, "wrong facts") == 2
+        ended = await it.wait("bern", 0, 1)
+        assert (ended.round.number, ended.round.phase, ended.round.merged) == (2, Phase.PUBLISHED, ())
+        assert {(each.status, each.reason) for each in ended.round.members} == {(Status.OUT, "wrong facts")}
+        with pytest.raises(StaleRoundRefusal, match="round 2 is not under way"):
+            await it.contribute("bern", 2, 0, 1, "late")
+
+    play(scenario())
+
+
+def test_what_cannot_be_rolled_back_is_refused(world):
+    """A version that never was, the newest itself, and anything while a layer is merged; nothing changes."""
+
+    async def scenario():
+        it = await world.start()
+        await published(world, "arosa")
+        with pytest.raises(NotFoundRefusal, match="no version 7"):
+            await it.roll_back(7, 1, "back")
+        with pytest.raises(BadRequestRefusal, match="is the newest one"):
+            await it.roll_back(1, 1, "back")
+        world.merges.held = threading.Event()
+        await world.enter("arosa")
+        await world.give("arosa")
+        revision = it.view().revision
+        with pytest.raises(StaleRoundRefusal, match="is merging"):
+            await it.roll_back(0, 1, "back")
+        assert it.view().revision == revision
+        world.merges.held.set()
+        await world.reached(1)
+        assert await it.roll_back(0, 1, "back") == 2
+
+    play(scenario())

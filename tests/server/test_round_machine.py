@@ -27,6 +27,7 @@ from collabedit.server.rounds import (
     NotPositiveDefinite,
     Phase,
     Restart,
+    RollBack,
     Round,
     Status,
     TooFew,
@@ -51,6 +52,7 @@ def any_event(kind: type[Event], round_: Round) -> Event:
         LastLayerMerged: LastLayerMerged(at=9.0, merged=merged),
         NotPositiveDefinite: NotPositiveDefinite(at=9.0, reason="bad"),
         Abort: Abort(at=9.0, reason="stop"),
+        RollBack: RollBack(at=9.0, to=0, merged=(), reason="back"),
     }
     return made[kind]
 
@@ -142,6 +144,14 @@ class RoundMachine(RuleBasedStateMachine):
         self.alive()
         self.settle()
 
+    @precondition(lambda self: self.round.phase in WAITING)
+    @rule(to=st.integers(0, 3))
+    def roll_back(self, to):
+        whole = tuple(LayerWeights(each, f"v{to}") for exchange in self.round.exchanges for each in exchange)
+        self.apply(RollBack(at=self.now, to=to, merged=whole if to else (), reason="back"))
+        assert self.round.phase is Phase.PUBLISHED
+        assert not self.round.live
+
     @rule(kind=st.sampled_from(sorted({event for _, event in TRANSITIONS}, key=lambda each: each.__name__)))
     def not_in_the_table(self, kind):
         if (self.round.phase, kind) not in TRANSITIONS:
@@ -158,7 +168,7 @@ class RoundMachine(RuleBasedStateMachine):
         whole = tuple(weight for exchange in self.round.exchanges for weight in exchange)
         names = tuple(each.weight for each in self.round.merged)
         if self.round.phase is Phase.PUBLISHED:
-            assert names == whole
+            assert names == (() if self.round.restores == 0 else whole)
             assert self.round.version == self.round.number
         else:
             assert self.round.version is None
@@ -173,7 +183,7 @@ class RoundMachine(RuleBasedStateMachine):
     def a_merge_has_a_quorum_in_client_order(self):
         clients = [each.client for each in self.round.members]
         assert clients == sorted(set(clients))
-        if self.round.phase in (Phase.MERGING, Phase.PUBLISHED):
+        if self.round.phase in (Phase.MERGING, Phase.PUBLISHED) and self.round.restores is None:
             assert len(self.round.contributed) >= self.round.quorum
             assert self.round.contributed == self.round.live
 
@@ -229,6 +239,8 @@ MERGING = advance(GIVEN, Complete(at=3.0, late={}))
         (MERGING, LastLayerMerged(at=4.0, merged=(LayerWeights("a", "d"),)), "round 1"),
         (MERGING, LayerMerged(at=4.0, merged=(LayerWeights("b", "d"),)), "merges"),
         (MERGING, Enter(at=4.0, client="chur", edits=8), "merging"),
+        (MERGING, RollBack(at=4.0, to=0, merged=(), reason="back"), "merging"),
+        (GIVEN, RollBack(at=4.0, to=1, merged=(), reason="back"), "comes after no version 1"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(round_, event, why):

@@ -138,6 +138,7 @@ def test_operating_is_for_admins(party):
     """A client may look, not abort or revoke; and sees of a round's members itself alone."""
     calls = [
         (party.operations.AbortRound, pb.AbortRoundRequest(reason="x")),
+        (party.operations.RollBack, pb.RollBackRequest(to=0, expected_version=1)),
         (party.operations.Revoke, pb.RevokeRequest(client_id="chur")),
         (party.operations.IssueToken, pb.IssueTokenRequest()),
     ]

@@ -21,7 +21,9 @@ from collabedit.server.rounds import (
     LastLayerMerged,
     LayerMerged,
     LayerWeights,
+    Phase,
     Restart,
+    RollBack,
     Round,
     advance,
 )
@@ -91,6 +93,30 @@ def test_a_published_version_is_the_last_attempts_layers(store):
     assert tuple(store.version(1)) == (LayerWeights("a", "wa", "ka"), LayerWeights("b", "wb", ""))
     assert tuple(store.version(0)) == ()
     assert store.version(2) is None
+
+
+def rolled_back(to: int, layers: tuple[LayerWeights, ...]) -> Round:
+    """Round 2, ended half-way by a rollback: one layer is merged, the other being collected."""
+    merged = (LayerWeights("a", "half", "half-kkt"),)
+    under_way = replace(life_of_a_round()[7], number=2, base_version=1, merged=merged)
+    return advance(under_way, RollBack(at=20.0, to=to, merged=layers, reason="back"))
+
+
+def test_a_rollback_is_a_version_with_the_layers_of_an_earlier_one(store):
+    """It is read as it was recorded; its layers are those of the version brought back, also of the base's none."""
+    states = life_of_a_round()
+    store.record(states[-1])
+    for to, layers in ((1, tuple(store.version(1))), (0, ())):
+        ended = rolled_back(to, layers)
+        store.record(
+            replace(ended, phase=Phase.COLLECTING, merged=(LayerWeights("a", "half", "half-kkt"),), ended=None)
+        )
+        store.record(ended)
+        assert (store.latest_version(), tuple(store.version(2))) == (2, layers)
+        assert store.round(2) == ended
+        assert store.round(2).restores == to
+        assert store.needed() == {"wa", "ka", "wb"}
+    assert store.round(3) is None
 
 
 def test_contributions_stay_known(store):

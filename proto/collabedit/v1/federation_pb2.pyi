@@ -258,14 +258,16 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusReply(_message.Message):
-    __slots__ = ("settings_json", "round", "clients")
+    __slots__ = ("settings_json", "round", "clients", "restores")
     SETTINGS_JSON_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    RESTORES_FIELD_NUMBER: _ClassVar[int]
     settings_json: str
     round: RoundState
     clients: int
-    def __init__(self, settings_json: _Optional[str] = ..., round: _Optional[_Union[RoundState, _Mapping]] = ..., clients: _Optional[int] = ...) -> None: ...
+    restores: int
+    def __init__(self, settings_json: _Optional[str] = ..., round: _Optional[_Union[RoundState, _Mapping]] = ..., clients: _Optional[int] = ..., restores: _Optional[int] = ...) -> None: ...
 
 class ListRoundsRequest(_message.Message):
     __slots__ = ("limit",)
@@ -286,7 +288,7 @@ class Member(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., status: _Optional[_Union[MemberStatus, str]] = ..., reason: _Optional[str] = ..., edits: _Optional[int] = ...) -> None: ...
 
 class RoundRecord(_message.Message):
-    __slots__ = ("round", "phase", "attempts", "opened_ms", "ended_ms", "reason", "merged", "members", "version")
+    __slots__ = ("round", "phase", "attempts", "opened_ms", "ended_ms", "reason", "merged", "members", "version", "restores")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
@@ -296,6 +298,7 @@ class RoundRecord(_message.Message):
     MERGED_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    RESTORES_FIELD_NUMBER: _ClassVar[int]
     round: int
     phase: Phase
     attempts: int
@@ -305,7 +308,8 @@ class RoundRecord(_message.Message):
     merged: _containers.RepeatedCompositeFieldContainer[LayerWeights]
     members: _containers.RepeatedCompositeFieldContainer[Member]
     version: int
-    def __init__(self, round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempts: _Optional[int] = ..., opened_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., reason: _Optional[str] = ..., merged: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., version: _Optional[int] = ...) -> None: ...
+    restores: int
+    def __init__(self, round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempts: _Optional[int] = ..., opened_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., reason: _Optional[str] = ..., merged: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., version: _Optional[int] = ..., restores: _Optional[int] = ...) -> None: ...
 
 class ListRoundsReply(_message.Message):
     __slots__ = ("rounds",)
@@ -346,3 +350,19 @@ class AbortRoundRequest(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class RollBackRequest(_message.Message):
+    __slots__ = ("to", "expected_version", "reason")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    to: int
+    expected_version: int
+    reason: str
+    def __init__(self, to: _Optional[int] = ..., expected_version: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RollBackReply(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    def __init__(self, version: _Optional[int] = ...) -> None: ...

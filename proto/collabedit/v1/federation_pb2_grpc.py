@@ -703,6 +703,11 @@ class OperationsStub:
                 request_serializer=collabedit_dot_v1_dot_federation__pb2.AbortRoundRequest.SerializeToString,
                 response_deserializer=collabedit_dot_v1_dot_federation__pb2.RoundState.FromString,
                 _registered_method=True)
+        self.RollBack = channel.unary_unary(
+                '/collabedit.v1.Operations/RollBack',
+                request_serializer=collabedit_dot_v1_dot_federation__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=collabedit_dot_v1_dot_federation__pb2.RollBackReply.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer:
@@ -742,6 +747,16 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollBack(self, request, context):
+        """Publishes the weights of an earlier version as a new one; the round under way ends with it, and its members are
+        out. Idempotent: asked again with the same numbers it answers the same version. Errors: NOT_FOUND for a version
+        that was never published, `stale-version` where `expected_version` is not the newest, `stale-round` while a layer
+        is merged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -769,6 +784,11 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.AbortRound,
                     request_deserializer=collabedit_dot_v1_dot_federation__pb2.AbortRoundRequest.FromString,
                     response_serializer=collabedit_dot_v1_dot_federation__pb2.RoundState.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=collabedit_dot_v1_dot_federation__pb2.RollBackRequest.FromString,
+                    response_serializer=collabedit_dot_v1_dot_federation__pb2.RollBackReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -908,6 +928,33 @@ class Operations:
             '/collabedit.v1.Operations/AbortRound',
             collabedit_dot_v1_dot_federation__pb2.AbortRoundRequest.SerializeToString,
             collabedit_dot_v1_dot_federation__pb2.RoundState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collabedit.v1.Operations/RollBack',
+            collabedit_dot_v1_dot_federation__pb2.RollBackRequest.SerializeToString,
+            collabedit_dot_v1_dot_federation__pb2.RollBackReply.FromString,
             options,
             channel_credentials,
             insecure,
