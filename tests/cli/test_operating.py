@@ -116,6 +116,32 @@ def test_what_cannot_be_exported_is_said(collab, kit, tiny: Path, federation: Fe
     assert not (tmp_path / "x").exists()
 
 
+def test_an_admin_rolls_back_and_everybody_sees_it(collab, kit, tiny: Path, federation: Federation, tmp_path) -> None:
+    """A party may not. The admin's rollback is a version of its own, which status, rounds and export show."""
+    ran = collab("rollback", "--to", 0, "--state", federation.state("alice"))
+    assert ran.code == ExitCode.REFUSED_IDENTITY, ran.err
+    assert "is no admin" in ran.err
+    state = ("--state", federation.server_state)
+    assert collab("rollback", "--to", 9, *state).code == ExitCode.BAD_FILE
+    assert collab("rollback", "--to", 0, "--expect", 0, *state).code == ExitCode.ROUND_FAILED
+    ran = collab("rollback", "--to", 0, "--reason", "a wrong file", *state, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json == {"version": 2, "restores": 0, "before": 1}
+    ran = collab("status", "--state", federation.state("bob"))
+    assert "version 2, rolled back to version 0" in ran.out
+    ran = collab("rounds", "show", 2, "--state", federation.state("bob"), "--json")
+    assert (ran.json["version"], ran.json["restores"]) == (2, 0)
+    assert ran.json["reason"] == "rolled back to version 0 by admin: a wrong file"
+    assert "version 0" in collab("rounds", "show", 2, *state).out
+    ran = collab("rollback", "--to", 1, *state)
+    assert ran.out == "version 3 is the newest: the weights of version 1 instead of 2's\n"
+    folders = [tmp_path / "one", tmp_path / "three"]
+    for number, out in zip((1, 3), folders, strict=True):
+        assert collab("export", "--round", number, *state, "--model", tiny, "--out", out).code == 0
+    one, three = ((out / "model.safetensors").read_bytes() for out in folders)
+    assert one == three
+
+
 def test_a_party_that_fails_ends_the_federation_with_its_last_lines(kit, tiny: Path, tmp_path: Path) -> None:
     """The error shows what the client said; no process of the federation is left."""
     edits = tmp_path / "bad.jsonl"
