@@ -15,7 +15,7 @@ COMMANDS: Final = {
     "edit": ("collabedit.cli.edit", "edit", "One party alone: edits in, a contribution file out."),
     "merge": ("collabedit.cli.merge", "merge", "Contribution files in, merged weights out; no server."),
     "eval": ("collabedit.cli.evaluate", "evaluate", "Metrics of a model on a file of edits."),
-    "export": ("collabedit.cli.export", "export", "A published round as a Hugging Face model folder."),
+    "export": ("collabedit.cli.export", "export", "A version as a Hugging Face folder, a patch or a PEFT adapter."),
     "covariance": ("collabedit.cli.covariance", "covariance", "C0 of a model over a text, all layers in one pass."),
     "layers": ("collabedit.cli.layers", "layers", "Causal tracing: where facts are kept, and the layers to edit."),
     "status": ("collabedit.cli.status", "status", "What the server is doing now."),

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,26 @@ def export_model(
     The folder appears whole or not at all. `provenance` is written into it as collabedit.json. Returns the names of
     the weights. Raises UsageError where `out` is there already, BadFileError where a shape differs or is not finite.
     """
+    with new_folder(out) as folder:
+        _copy_files(base, folder)
+        names = tuple(_replace(base, folder, name, weight) for name, weight in weights)
+        write_durably(folder / PROVENANCE, json.dumps({**provenance, "weights": names}, indent=2).encode() + b"\n")
+    return names
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `out`, durably, on a clean exit; on an error nothing is left.
+
+    Raises UsageError where `out` is there already.
+    """
     out = out.absolute()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: is there already, and not empty", mend="give --out a new folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _copy_files(base, temporary)
-        names = tuple(_replace(base, temporary, name, weight) for name, weight in weights)
-        write_durably(temporary / PROVENANCE, json.dumps({**provenance, "weights": names}, indent=2).encode() + b"\n")
+        yield temporary
         _make_durable(temporary)
         temporary.chmod(0o755)
         temporary.replace(out)
@@ -52,7 +64,6 @@ def export_model(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return names
 
 
 def _copy_files(base: ModelFolder, target: Path) -> None:

@@ -99,6 +99,27 @@ def test_a_published_round_is_exported_by_a_party_and_by_the_admin(
     assert json.loads((tmp_path / "a" / "collabedit.json").read_text())["round"] == 1
 
 
+def test_a_round_is_exported_in_every_form(collab, kit, tiny: Path, federation: Federation, tmp_path: Path) -> None:
+    """A patch that says where it is from, an adapter of as many ranks as edits, and version 0: the base model."""
+    state = ("--state", federation.state("bob"), "--model", tiny)
+    patch, adapter, base = (tmp_path / name for name in ("patch.safetensors", "adapter", "base"))
+    ran = collab("export", "--round", 1, *state, "--form", "patch", "--out", patch, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["bytes"] == patch.stat().st_size < (tiny / "model.safetensors").stat().st_size
+    applied = collab("export", "--weights", patch, "--model", tiny, "--out", tmp_path / "applied", "--json")
+    assert applied.json["round"] == 1
+    assert collab("export", "--round", 1, *state, "--out", tmp_path / "direct").code == 0
+    direct, again = (tmp_path / name / "model.safetensors" for name in ("direct", "applied"))
+    assert direct.read_bytes() == again.read_bytes()
+    ran = collab("export", *state, "--form", "peft", "--out", adapter, "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["ranks"] == [4, 4]
+    assert collab("export", "--round", 0, *state, "--out", base).code == 0
+    assert (base / "model.safetensors").read_bytes() == (tiny / "model.safetensors").read_bytes()
+    ran = collab("export", "--round", 0, *state, "--form", "patch", "--out", tmp_path / "none")
+    assert ran.code == ExitCode.USAGE, ran.err
+
+
 def test_what_cannot_be_exported_is_said(collab, kit, tiny: Path, federation: Federation, tmp_path: Path) -> None:
     """A round that is not there, another model, a folder that is not empty, a state without credentials."""
     state = ("--state", federation.server_state)
