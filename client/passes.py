@@ -6,8 +6,8 @@ blocks that need not run are taken out for the time of the pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,18 +121,15 @@ def only_blocks(loaded: LoadedModel, first: int, last: int, entering: Tensor | N
 
 
 @contextmanager
-def inputs_of(modules: Sequence[nn.Module], into: dict[int, Tensor], padded: Padded) -> Iterator[None]:
-    """Inside, each module's input, [rows, columns, d_in], is put into `into` under its number in `modules`.
+def inputs_to(modules: Sequence[nn.Module], take: Callable[[int, Tensor], None], padded: Padded) -> Iterator[None]:
+    """Inside, `take` is called with each module's number in `modules` and its input, [rows, columns, d_in].
 
     padded: what is run; OPT gives its modules rows and columns in one.
     """
     shape = padded.ids.shape
 
     def hook(number: int) -> Any:
-        def keep(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            into[number] = args[0].detach().reshape(*shape, -1)
-
-        return keep
+        return lambda _, args: take(number, args[0].detach().reshape(*shape, -1))
 
     handles = [module.register_forward_pre_hook(hook(number)) for number, module in enumerate(modules)]
     try:
@@ -140,6 +137,11 @@ def inputs_of(modules: Sequence[nn.Module], into: dict[int, Tensor], padded: Pad
     finally:
         for handle in handles:
             handle.remove()
+
+
+def inputs_of(modules: Sequence[nn.Module], into: dict[int, Tensor], padded: Padded) -> AbstractContextManager[None]:
+    """Inside, each module's input, [rows, columns, d_in], is put into `into` under its number in `modules`."""
+    return inputs_to(modules, into.__setitem__, padded)
 
 
 @contextmanager

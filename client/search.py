@@ -206,8 +206,9 @@ def search(
     Adam, and ‖δ‖ ≤ clamp·‖h0‖ after each step, until the loss is enough (algorithm section 8, step 2).
     As in MEMIT, `v_num_grad_steps` counts evaluations of the loss: the last is not followed by a step. Plans are under
     way together, as many as `batch` padded tokens hold; those that are done leave, and when half of the tokens are free
-    others take their place, unless more padding than another step is worth would come with them. What rows share is what those of all plans
-    do, so that a plan's z is the same to the bit whichever others are wanted, where it is searched for alone.
+    others take their place, unless more padding than another step is worth would come with them. What rows share is
+    what those of all plans do, so that a plan's z is the same to the bit whichever others are wanted, where it is
+    searched for alone.
     on_found: called with a plan's number and its result as soon as it is there; on_step: with the number of edits
     that took part in a step.
     """

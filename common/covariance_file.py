@@ -29,6 +29,11 @@ class CovarianceMetadata(BaseModel):
     model_fingerprint: str | None = None
     text: str | None = Field(default=None, description="what the text was, and its digest")
     tokens: int | None = Field(default=None, ge=0, description="number of vectors in the mean")
+    documents: int | None = Field(default=None, ge=0, description="texts that they come from, the last perhaps in part")
+    stopped_by: str | None = Field(
+        default=None, description="the stopping rule: the end of the text, or what was asked"
+    )
+    model_dtype: str | None = Field(default=None, description="precision of the model that was run")
     max_length: int | None = Field(default=None, ge=1, description="tokens at which texts were cut")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from collabedit.common.linalg import as_float64
+
+COLUMNS: Final = 512  # of a product at a time: what is above the diagonal is left out in whole blocks
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,35 @@ class SecondMoment:
         if self.count == 0:
             raise ValueError("the mean of no vectors")
         return (self.total + self.total.mT) / (2 * self.count)
+
+
+class MomentSum:
+    """Σ k kᵀ under way: one matrix [d, d], float64, added to in place; what is above the diagonal's blocks is unused.
+
+    total: where to begin, [d, d], the caller's own from then on; count: vectors in it.
+    """
+
+    def __init__(self, total: Tensor, count: int = 0) -> None:
+        self.total = total
+        self.count = count
+
+    @classmethod
+    def empty(cls, d: int, *, device: torch.device | str = "cpu") -> MomentSum:
+        """No vectors of dimension d."""
+        return cls(torch.zeros(d, d, dtype=torch.float64, device=device))
+
+    def add(self, rows: Tensor) -> None:
+        """Adds the vectors that are the rows of [n, d]; any floating dtype, multiplied and summed in float64.
+
+        Half of the products are enough for a symmetric sum.
+        """
+        exact = as_float64(rows)
+        for start in range(0, len(self.total), COLUMNS):
+            end = min(start + COLUMNS, len(self.total))
+            self.total[start:end, :end].addmm_(exact[:, start:end].mT, exact[:, :end])
+        self.count += rows.shape[0]
+
+    def moment(self) -> SecondMoment:
+        """What has been summed so far, symmetric to the bit."""
+        lower = self.total.tril()
+        return SecondMoment(self.count, lower + lower.tril(-1).mT)

@@ -90,14 +90,13 @@ def write_preset(folder: Path, world: World, layers: tuple[int, ...]) -> None:
 
 def write_moments(path: Path, loaded: LoadedModel, texts: list[str], hparams: HyperParameters) -> None:
     """C0 of each edited layer over the world's text, float32: [d_in, d_in]."""
-    moments = measure_covariance(loaded, texts, hparams.layers)
-    tokens = next(iter(moments.values())).count
+    measured = measure_covariance(loaded, texts, hparams.layers)
     said = CovarianceMetadata(
         model_fingerprint=loaded.fingerprint,
         text=f"general text of the atlas's world: {len(texts)} documents, seed {TEXT_SEED}",
-        tokens=tokens,
+        tokens=measured.tokens,
     )
-    write_covariance(path, {name: moment.mean().float() for name, moment in moments.items()}, said)
+    write_covariance(path, {name: moment.mean().float() for name, moment in measured.moments.items()}, said)
 
 
 def write_edits(folder: Path, world: World) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collabedit.common.moments import SecondMoment
+from collabedit.common.moments import MomentSum, SecondMoment
 
 WHOLE = st.integers(-1000, 1000)
 ROWS = st.lists(st.tuples(WHOLE, WHOLE, WHOLE), max_size=8).map(
@@ -54,3 +56,17 @@ def test_what_cannot_be_is_refused():
         SecondMoment.empty(3).mean()
     with pytest.raises(ValueError, match="dimension 3 and 4"):
         SecondMoment.empty(3).merge(SecondMoment.empty(4))
+
+
+@given(cuts=st.lists(st.integers(0, 40), max_size=4), d=st.sampled_from([3, 7, 700]), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_a_sum_in_place_is_the_moment(cuts, d, seed):
+    """Added to piece by piece, with half of the products, it is what `SecondMoment.of` gives, symmetric to the bit."""
+    rows = torch.randn(40, d, generator=torch.Generator().manual_seed(seed))
+    running, places = MomentSum.empty(d), sorted({0, 40, *cuts})
+    for start, end in pairwise(places):
+        running.add(rows[start:end])
+    found = running.moment()
+    assert found.count == 40
+    torch.testing.assert_close(found.total, SecondMoment.of(rows).total, rtol=1e-12, atol=1e-12)
+    assert torch.equal(found.total, found.total.mT)
