@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from collabedit.cli.output import say
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.hparams import ResidualShares, Spread
 from collabedit.common.pairs import ALGORITHMS, EditorName, check_extent
-from collabedit.common.settings import DEVICE, MODEL_DTYPE, Encoding, ModelDtype, WireDtype
+from collabedit.common.settings import DEVICE, ENCODING, MODEL_DTYPE, EncodingChoice, ModelDtype, WireDtype
 
 if TYPE_CHECKING:
     from collabedit.client.loading import LoadedModel
@@ -46,7 +47,7 @@ class EditOptions(BaseModel):
         default="remaining", description="layer i of L gets 1/(L-i) of what remains (MEMIT), its root (PMET), or 1/L"
     )
     editor: EditorName = Field(default="memit", description="how keys and residuals become an update")
-    encoding: Encoding = Field(default="factored", description="thin factors, or Δ and KKᵀ in full")
+    encoding: EncodingChoice = Field(default="auto", description=ENCODING)
     dtype: WireDtype = Field(default="float32", description="dtype of the tensors in the file")
     targets: Path | None = Field(
         default=None, description="folder that keeps the z vectors: a killed run goes on where it was"
@@ -97,7 +98,8 @@ def _write_contribution(
     from collabedit.client.loading import load_model
     from collabedit.client.memit import edit_alone
     from collabedit.common.contribution_file import write_contribution
-    from collabedit.common.editors import editor_of, in_full
+    from collabedit.common.editors import editor_of
+    from collabedit.common.encoding import encoded
 
     editor = editor_of(options.editor, inputs.hparams)
     priors = {weight: inputs.prior(weight) for weight in inputs.weights}
@@ -112,8 +114,8 @@ def _write_contribution(
     ).items():  # fmt: skip
         if options.editor == "emmet":
             _warn_of_dependence(weight, factored, len(edits))
-        encoded = in_full(editor, priors[weight], factored, what=weight) if options.encoding == "dense" else factored
-        layers[weight] = encoded.to(getattr(torch, options.dtype))
+        upload = encoded(factored, options.encoding, editor, partial(priors.__getitem__, weight), what=weight)
+        layers[weight] = upload.to(getattr(torch, options.dtype))
     write_contribution(options.out, layers, _metadata(options, inputs, len(edits)))
 
 

@@ -51,7 +51,7 @@ class Crew:
     def working(self, folder: ModelFolder, covariance: Path | None, first: Snapshot) -> Iterator[Daemon]:
         """The client with its model loaded, its edits taken in, and its threads running.
 
-        covariance: C0's file; None where the federation's settings need none here.
+        covariance: C0's file; None where the federation's settings need none here and there is none.
         """
         with ExitStack() as stack:
             changes = Changes()

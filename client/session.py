@@ -47,9 +47,7 @@ def run_client(config: ClientConfig, voice: Voice) -> dict[str, Any]:
         covariance = config.covariance or model.covariance
         own = _covariance_fingerprint(covariance, settings)
         first = _until_there(config, voice, lambda: _join(federation, settings, state, own))
-        if not settings.client_needs_prior:
-            covariance = None
-        elif covariance is None:
+        if settings.client_needs_prior and covariance is None:
             covariance = _until_there(config, voice, lambda: _fetch_covariance(federation, settings, folder, voice))
         from collabedit.client.crew import Crew
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +18,9 @@ from collabedit.client.target_store import TargetStore
 from collabedit.client.targets import Targets, find_targets
 from collabedit.common.contribution import Factored, LayerUpdate, Metadata
 from collabedit.common.contribution_file import write_contribution
-from collabedit.common.editors import editor_of, in_full
+from collabedit.common.editors import editor_of
 from collabedit.common.edits import Edit
+from collabedit.common.encoding import encoded
 from collabedit.common.errors import ContributionError, UsageError
 from collabedit.common.files import publish_file
 from collabedit.common.fingerprint import file_digest
@@ -40,7 +42,7 @@ class Slot:
 
 
 class Workshop:
-    """Makes this client's contributions. priors: C by weight; None where `client_needs_prior` is false."""
+    """Makes this client's contributions. priors: C by weight; None where C0 is not at hand and not needed."""
 
     def __init__(
         self,
@@ -116,11 +118,9 @@ class Workshop:
         return {name: self._encoded(name, each) for name, each in factors.items()}
 
     def _encoded(self, name: str, update: Factored) -> LayerUpdate:
-        dtype = DTYPES[self._settings.dtype]
-        if self._settings.encoding == "factored":
-            return update.to(dtype)
-        assert self._priors is not None
-        return in_full(self._editor, self._priors[name], update, what=name).to(dtype)
+        settings = self._settings
+        prior = partial(self._priors.__getitem__, name) if self._priors is not None else None
+        return encoded(update, settings.encoding, self._editor, prior, what=name).to(DTYPES[settings.dtype])
 
     def _metadata(self, slot: Slot, edits: int) -> Metadata:
         settings = self._settings

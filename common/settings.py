@@ -13,10 +13,12 @@ PROTOCOL_VERSIONS = (1,)
 
 Schedule = Literal["layer-sync", "one-shot"]
 Encoding = Literal["factored", "dense"]
+EncodingChoice = Literal["auto", "factored", "dense"]
 WireDtype = Literal["float32", "float64"]
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
 
 # Descriptions of settings that several commands have.
+ENCODING: Final = "form of the contributions: thin factors, Δ and KKᵀ in full, or whichever is smaller, layer by layer"
 DEVICE: Final = (
     "where the model runs: cpu, cuda, cuda:1, …; auto: all GPUs, and what they cannot hold in memory, on disk"
 )
@@ -48,7 +50,7 @@ class FederationSettings(BaseModel):
     residual_shares: ResidualShares = "remaining"
     editor: EditorName = Field(default="memit", description="how keys and residuals become an update")
     method: MethodName = "collabedit"
-    encoding: Encoding = "factored"
+    encoding: EncodingChoice = Field(default="auto", description=ENCODING)
     dtype: WireDtype = "float32"
     beta0: float = Field(default=1.0, gt=0, description="β0 of eq. 7: weight of λ·C0")
     beta1: float = Field(default=1.0, ge=0, description="β1 of eq. 7: weight of the accumulated ΣKKᵀ; 0: immutable C")
@@ -57,5 +59,5 @@ class FederationSettings(BaseModel):
 
     @property
     def client_needs_prior(self) -> bool:
-        """Whether a client computes with C itself: for its own Δ, which the factored encoding leaves to the server."""
+        """Whether a client must compute with C itself: for its own Δ, which the factors leave to the server."""
         return self.encoding == "dense" or (self.schedule == "one-shot" and self.spread == "sequential")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from collabedit.common.hparams import ResidualShares, Spread
 from collabedit.common.pairs import EditorName, MethodName
-from collabedit.common.settings import Encoding, Schedule, WireDtype
+from collabedit.common.settings import ENCODING, EncodingChoice, Schedule, WireDtype
 
 DAY = 86_400.0
 
@@ -62,8 +62,8 @@ class ServerConfig(BaseModel):
     method: MethodName | None = Field(
         default=None, description="how contributions are merged [default: the method that is exact for the editor]"
     )
-    encoding: Encoding = Field(default="factored", description="form of the contributions")
-    dtype: WireDtype = Field(default="float32", description="precision of the contributions")
+    encoding: EncodingChoice = Field(default="auto", description=ENCODING)
+    dtype: WireDtype = Field(default="float32", description="precision of the contributions, at least")
     beta0: float = Field(default=1.0, gt=0, le=1e6, description="β0 of eq. 7: weight of λ·C0")
     beta1: float = Field(default=1.0, ge=0, le=1e6, description="β1 of eq. 7: weight of the accumulated ΣKKᵀ")
     min_edits: int = Field(default=8, ge=1, le=1_000_000, description="least rank of KKᵀ in a contribution")

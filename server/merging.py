@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LOG = structlog.get_logger()
 KKT = "kkt_factor"
+ENCODINGS = ("factored", "dense")
 UNUSED_SECONDS = 3600.0  # an upload that no round counts
 UNFINISHED_SECONDS = 7 * 86_400.0  # an upload that has stopped
 
@@ -104,8 +105,8 @@ class Merger:
         settings, alone = self._settings, self._settings.schedule == "one-shot"
         return Rules(
             shapes={weight: self._model.shape(weight) for weight in round_.exchanges[round_.layer]},
-            dtypes=frozenset({getattr(torch, settings.dtype)}),
-            encodings=frozenset({settings.encoding}),
+            dtypes=frozenset({torch.float64, getattr(torch, settings.dtype)}),
+            encodings=frozenset(ENCODINGS if settings.encoding == "auto" else {settings.encoding}),
             algorithm=ALGORITHMS[settings.editor],
             min_rank=settings.min_edits,
             model_fingerprint=settings.model_fingerprint,

@@ -60,6 +60,20 @@ def test_any_mix_of_encodings_merges_to_the_same(make, parties, edits, encodings
     assert make.distance(merged, one.global_update) <= BOUND[dtype] * max(1.0, size * condition)
 
 
+KINDS = [(encoding, dtype) for encoding in "fd" for dtype in BOUND]
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product(KINDS, repeat=3)), ids=lambda each: "-".join(
+    f"{encoding}{str(dtype)[-2:]}" for encoding, dtype in each
+))  # fmt: skip
+def test_every_mix_over_three_parties_merges_to_the_same(make, kinds):
+    """Each party's encoding and dtype is its own; float64 throughout is as exact as if nobody had used float32."""
+    three = make.problem(seed=8, d_in=64, d_out=16, parties=3, edits=6)
+    given_ = [three.updates(encoding, dtype)[place] for place, (encoding, dtype) in enumerate(kinds)]
+    bound = max(BOUND[dtype] for _, dtype in kinds)
+    assert make.distance(three.solve(*given_), three.global_update) <= bound
+
+
 @given(seed=st.integers(0, 9999), cut=st.integers(1, 4))
 @settings(deadline=None, max_examples=20)
 def test_who_holds_which_edit_does_not_matter(make, seed, cut):

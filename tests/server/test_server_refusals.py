@@ -59,23 +59,27 @@ def rank_too_low(party):
     return party.contribution(party.state, update=thin)
 
 
-def another_dtype(party):
-    """Not what the federation uses."""
+def in_double(party):
+    """More precise than the federation asks for."""
     return party.contribution(party.state, update=good(party).to(torch.float64))
 
 
-def another_encoding(party):
-    """Not what the federation uses."""
+def in_half(party):
+    """Less precise than the federation asks for."""
+    return party.contribution(party.state, update=good(party).to(torch.float16))
+
+
+def dense(party, dtype=torch.float32):
+    """Δ and S in full; what Δ is does not matter here."""
     prior = Prior(torch.eye(good(party).shape[1], dtype=torch.float64))
-    return party.contribution(party.state, update=in_full(MEMIT, prior, good(party)).to(torch.float32))
+    return party.contribution(party.state, update=in_full(MEMIT, prior, good(party)).to(dtype))
 
 
 BAD = [
     (not_a_number, "not finite"),
     (wrong_shape, "shape"),
     (rank_too_low, "rank 7; the federation's minimum is 8"),
-    (another_dtype, "float64"),
-    (another_encoding, "encoding dense"),
+    (in_half, "F16"),
     (lambda party: party.contribution(party.state, model_fingerprint="sha256:00"), "model fingerprint"),
     (lambda party: party.contribution(party.state, algorithm="EMMET"), "algorithm is EMMET, not MEMIT"),
     (lambda party: party.contribution(party.state, round=7), "round is 7"),
@@ -95,6 +99,26 @@ def test_a_bad_contribution_is_refused_by_name_and_nothing_is_lost(party, make, 
     assert line.startswith(f"bern, round {party.state.round}, transformer.h.0.mlp.c_proj.weight: ")
     assert re.search(said, line), line
     assert party.finish(party.state).phase == pb.PHASE_PUBLISHED
+
+
+@pytest.mark.parametrize("make", [in_double, dense])
+def test_any_encoding_counts_and_any_dtype_that_is_precise_enough(party, make):
+    """Where the federation leaves the encoding open, each party may choose its own."""
+    state = party.contribute(party.state, make(party))
+    assert party.wait(state, lambda now: now.layer == 1).attempt == 0
+    assert party.finish(state).phase == pb.PHASE_PUBLISHED
+
+
+def test_a_federation_may_fix_encoding_and_dtype(servers, parties):
+    """What is fixed is demanded: the other encoding, and a dtype that is less precise, are refused by name."""
+    (party,) = parties(servers("--encoding", "factored", "--dtype", "float64").start(), "bern")
+    party.state = party.enter()
+    for data, said in (
+        (dense(party, torch.float64), "encoding dense, not factored"),
+        (party.contribution(party.state), "dtype float32, not float64"),
+    ):
+        assert said in refused(party.contribute, party.state, data)[2]
+    assert party.contribute(party.state, in_double(party)).contributed == 1
 
 
 def test_a_contribution_without_its_blob_is_refused(party):

@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from collabedit.common.covariance_file import CovarianceFile
+from collabedit.common.editors import MEMIT, in_full
+from collabedit.common.prior import Prior
 from collabedit.v1 import federation_pb2 as pb
 
 
@@ -140,3 +143,25 @@ def test_other_methods_merge_too(servers, parties, method):
     server = servers("--method", method, "--schedule", "one-shot", "--quorum", "2").start()
     ends = whole_round(parties(server, "arosa", "bern"))
     assert {each.phase for each in ends} == {pb.PHASE_PUBLISHED}
+
+
+def test_parties_of_one_round_may_differ_in_encoding_and_dtype(servers, parties, model, expected):
+    """One uploads factors, one Δ and S in full, one factors in float64: published is what one party computes."""
+    server = servers("--quorum", "3").start()
+    members = arosa, bern, chur = parties(server, "arosa", "bern", "chur")
+    weights = list(expected(model, ["arosa"]))
+    states = [each.enter() for each in members]
+    for layer, weight in enumerate(weights):
+        prior = Prior(CovarianceFile.open(model / "covariance.safetensors").mean(weight), 100.0)
+        uploads = [
+            arosa.factored(layer),
+            in_full(MEMIT, prior, bern.factored(layer).to(torch.float64)).to(torch.float32),
+            chur.factored(layer).to(torch.float64),
+        ]
+        for place, (each, upload) in enumerate(zip(members, uploads, strict=True)):
+            state = each.wait(states[place], lambda now, layer=layer: now.layer == layer)
+            states[place] = each.contribute(state, each.contribution(state, update=upload))
+    end = arosa.wait(states[0], lambda now: now.phase == pb.PHASE_PUBLISHED)
+    assert end.latest_version == 1
+    for weight, tensor in expected(model, ["arosa", "bern", "chur"]).items():
+        torch.testing.assert_close(arosa.weights(1)[weight].double(), tensor, rtol=0, atol=2e-6)
