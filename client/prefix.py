@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -166,7 +167,7 @@ class Prefix:
                 position_ids=self.positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
-                **({"prefix": self} if apart else {}),
+                **({"prefix": proxy(self)} if apart else {}),  # a reference would keep the tensors until Python's GC
             )
         return calls
 

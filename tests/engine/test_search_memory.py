@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 
 from collabedit.client import memory, targets
 from collabedit.client.loading import LoadedModel
+from collabedit.client.lookup import drift_row, rewriting_rows
 from collabedit.client.memory import is_out_of_memory, tokens_that_fit
-from collabedit.client.search import Found, Problem
+from collabedit.client.search import Found, Plan, Problem, pose, share
 from collabedit.client.targets import find_targets
 from collabedit.common.edits import Edit
 from collabedit.common.errors import UsageError
@@ -137,3 +140,19 @@ def test_a_model_of_half_the_bytes_takes_half_the_memory(tiny: LoadedModel, hpar
     whole = memory.token_bytes(tiny, hparams)
     half = LoadedModel(tiny.model.to(torch.bfloat16), tiny.tokenizer, tiny.architecture, tiny.folder)
     assert memory.token_bytes(half, hparams) * 2 == whole
+
+
+def test_a_front_is_gone_as_soon_as_nobody_holds_it(
+    tiny: LoadedModel, edits: Any, hparams: HyperParameters, templates: Any
+) -> None:
+    """No cycle of references keeps a batch's tensors until Python's collector comes: on a GPU that is too late."""
+    plans = [Plan(rewriting_rows(tiny, each, templates), drift_row(tiny, each)) for each in edits]
+    problem = pose(tiny, plans, share(tiny, plans, hparams), hparams)
+    problem.loss(torch.zeros(len(plans), 32), hparams)
+    held = weakref.ref(problem.rewriting)
+    gc.disable()
+    try:
+        del problem
+        assert held() is None
+    finally:
+        gc.enable()
