@@ -96,3 +96,23 @@ def test_an_upload_that_was_cut_off_goes_on(servers, parties):
     party.blobs.Write(iter([chunk]))
     told = party.federation.Contribute(pb.ContributeRequest(round=1, digest=digest))
     assert told.contributed == 1
+
+
+def test_a_rollback_survives_a_kill(servers, parties):
+    """What was answered is on the disk; asked again after the restart, it is the same version and the same bits."""
+    server = servers().start()
+    party, admin = parties(server, "bern", "admin")
+    assert party.finish(party.enter()).phase == pb.PHASE_PUBLISHED
+    request = pb.RollBackRequest(to=0, expected_version=1, reason="wrong facts")
+    assert admin.operations.RollBack(request).version == 2
+    server.kill()
+    server.start()
+    assert admin.operations.RollBack(request).version == 2
+    latest = party.federation.GetVersion(pb.GetVersionRequest(latest=True))
+    assert (latest.version, list(latest.layers)) == (2, [])
+    assert admin.operations.RollBack(pb.RollBackRequest(to=1, expected_version=2)).version == 3
+    assert [each.digest for each in party.federation.GetVersion(pb.GetVersionRequest(version=3)).layers] == [
+        digest for _, digest, _ in digests(party)
+    ]
+    state = party.finish(party.enter())
+    assert (state.phase, state.base_version, state.latest_version) == (pb.PHASE_PUBLISHED, 3, 4)
