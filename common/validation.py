@@ -16,6 +16,7 @@ from collabedit.common.contribution import Dense, LayerUpdate, Metadata
 from collabedit.common.errors import ContributionError, MismatchError
 from collabedit.common.linalg import as_float64, asymmetry
 from collabedit.common.pairs import ALGORITHMS
+from collabedit.common.spectrum import leading_eigenvalues, none_below_
 
 SYMMETRY_TOLERANCE: Final = 1e-6  # largest |S − Sᵀ|, relative to S's largest entry
 PSD_TOLERANCE: Final = 1e-6  # of ‖S‖_F: rounding S to float32 moves its eigenvalues by up to 6e-8 ‖S‖_F
@@ -123,8 +124,8 @@ def check_layer(weight: str, update: LayerUpdate, rules: Rules, *, solve: Solve 
     """Shape, dtype, finiteness, S positive semi-definite and of sufficient rank, Δ's norm. Raises ContributionError."""
     _check_form(weight, update, rules)
     _check_finite(weight, update)
-    eigenvalues = _kkt_eigenvalues(weight, update)
-    rank = int((eigenvalues > RANK_TOLERANCE * eigenvalues.max()).sum())
+    eigenvalues = _leading_eigenvalues(weight, update, rules.min_rank)
+    rank = int((eigenvalues > RANK_TOLERANCE * eigenvalues[0]).sum())
     if rank < rules.min_rank:
         raise ContributionError(
             f"{weight}: KKᵀ has rank {rank}; the federation's minimum is {rules.min_rank}",
@@ -169,19 +170,30 @@ def _check_finite(weight: str, update: LayerUpdate) -> None:
             )
 
 
-def _kkt_eigenvalues(weight: str, update: LayerUpdate) -> Tensor:
-    """S's eigenvalues, without the certain zeros of a factored S; [d_in] or [r], float64."""
-    eigenvalues: Tensor
+def _leading_eigenvalues(weight: str, update: LayerUpdate, count: int) -> Tensor:
+    """S's eigenvalues, descending, float64: `count` and some more of them at least, where there are so many.
+
+    Those of a dense S are lower bounds, sharp where they decide (`leading_eigenvalues`): a rank found is never above
+    the true one. Raises ContributionError where S is not positive semi-definite, to rounding, or 0.
+    """
     if isinstance(update, Dense):
-        S = update.kkt_matrix
-        if asymmetry(S) > SYMMETRY_TOLERANCE * float(S.abs().max()):
-            raise ContributionError(f"{weight}: KKᵀ is not symmetric")
-        eigenvalues = torch.linalg.eigvalsh(as_float64(S))
-    else:
-        eigenvalues = torch.linalg.svdvals(as_float64(update.kkt_factor)).square()
-    if float(eigenvalues.max()) <= 0.0:
+        return _checked_dense(weight, update.kkt_matrix, count)
+    factor = as_float64(update.kkt_factor)
+    eigenvalues: Tensor = torch.linalg.eigvalsh(factor.mT @ factor).flip(0)  # S's, without its certain zeros
+    if float(eigenvalues[0]) <= 0.0:
         raise ContributionError(f"{weight}: KKᵀ has no positive eigenvalue")
-    if float(eigenvalues.min()) < -PSD_TOLERANCE * float(eigenvalues.norm()):  # ‖S‖_F is its eigenvalues' norm
+    return eigenvalues
+
+
+def _checked_dense(weight: str, S: Tensor, count: int) -> Tensor:
+    """As `_leading_eigenvalues`; one Cholesky factor and a few thin products, one [d_in, d_in] in float64 of memory."""
+    if asymmetry(S) > SYMMETRY_TOLERANCE * float(S.abs().max()):
+        raise ContributionError(f"{weight}: KKᵀ is not symmetric")
+    work = torch.empty(S.shape, dtype=torch.float64, device=S.device).copy_(S)
+    eigenvalues = leading_eigenvalues(work, count)
+    if float(eigenvalues[0]) <= 0.0:
+        raise ContributionError(f"{weight}: KKᵀ has no positive eigenvalue")
+    if not none_below_(work, -PSD_TOLERANCE * float(torch.linalg.vector_norm(work))):
         raise ContributionError(f"{weight}: KKᵀ is not positive semi-definite")
     return eigenvalues
 
