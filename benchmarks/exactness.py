@@ -73,7 +73,10 @@ def main(ground: str, rounds: int, workers: int) -> None:
     grounds = GROUNDS if ground == "both" else (ground,)
     jobs = [(each, setting, rounds) for each in grounds for setting in SETTINGS]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        found = [row for rows in pool.map(rows_on, jobs) for row in rows]
+        found = []
+        for number, rows in enumerate(pool.map(rows_on, jobs), start=1):
+            found += rows
+            click.echo(f"{number} of {len(jobs)} settings after {time.perf_counter() - began:.0f} s", err=True)
     for each in grounds:
         show(each, [row for row in found if row.ground == each])
     broken = [row for row in found if row.within is False]
