@@ -116,7 +116,7 @@ def _write_contribution(
             _warn_of_dependence(weight, factored, len(edits))
         upload = encoded(factored, options.encoding, editor, partial(priors.__getitem__, weight), what=weight)
         layers[weight] = upload.to(getattr(torch, options.dtype))
-    write_contribution(options.out, layers, _metadata(options, inputs, len(edits)))
+    write_contribution(options.out, layers, _metadata(options, inputs, len(edits)), packed=False)
 
 
 def _warn_of_dependence(weight: str, update: Factored, edits: int) -> None:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Final, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from collabedit.common import triangle
 from collabedit.common.errors import ContributionError
 from collabedit.common.hparams import ResidualShares, Spread
-from collabedit.common.linalg import as_float64
+from collabedit.common.linalg import add_gram_, as_float64, mirror_
 from collabedit.common.settings import Encoding, Schedule, WireDtype
+
+COLUMNS: Final = 1024  # of a dense S at a time
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,13 @@ class Factored:
         return "factored"
 
     def add_kkt_to(self, gram: Tensor) -> None:
-        """gram += S = L Lᵀ, in place; float64 [d_in, d_in]."""
-        factor = as_float64(self.kkt_factor)
-        gram.addmm_(factor, factor.mT)
+        """gram += S = L Lᵀ, in place; float64 [d_in, d_in], symmetric."""
+        self.add_kkt_upper_to(gram)
+        mirror_(gram)
+
+    def add_kkt_upper_to(self, gram: Tensor) -> None:
+        """The upper triangle of gram += S, in place; float64 [d_in, d_in]. What is below it means nothing then."""
+        add_gram_(gram, as_float64(self.kkt_factor))
 
     def kkt(self) -> Tensor:
         """S, [d_in, d_in], float64."""
@@ -64,7 +71,8 @@ class Factored:
 class Dense:
     """One layer of one contribution as the paper has it: Δ and S = K Kᵀ.
 
-    delta Δ: [d_out, d_in]; kkt_matrix S: [d_in, d_in], symmetric; float32 or float64.
+    delta Δ: [d_out, d_in]; kkt_matrix S: [d_in, d_in], symmetric, or its upper triangle row after row,
+    [d_in (d_in + 1) / 2] (`collabedit.common.triangle`); float32 or float64.
     """
 
     delta: Tensor
@@ -85,13 +93,41 @@ class Dense:
         """The encoding's name."""
         return "dense"
 
+    @property
+    def kkt_triangle(self) -> Tensor:
+        """S's upper triangle, [d_in (d_in + 1) / 2]; the one that is held, or a new one."""
+        return self.kkt_matrix if self._is_packed else triangle.pack(self.kkt_matrix)
+
     def add_kkt_to(self, gram: Tensor) -> None:
-        """gram += S, in place; float64 [d_in, d_in]."""
-        gram.add_(self.kkt_matrix)
+        """gram += S, in place; float64 [d_in, d_in], symmetric."""
+        self.add_kkt_upper_to(gram)
+        if self._is_packed:
+            mirror_(gram)
+
+    def add_kkt_upper_to(self, gram: Tensor) -> None:
+        """The upper triangle of gram += S, in place; float64 [d_in, d_in]. What is below it means nothing then."""
+        if self._is_packed:
+            triangle.add_to_upper_(gram, self.kkt_matrix)
+        else:
+            gram.add_(self.kkt_matrix)
+
+    def add_delta_kkt_to(self, moment: Tensor) -> None:
+        """moment += Δ S, in place; float64 [d_out, d_in]. A few columns of S are widened to float64 at a time."""
+        delta = as_float64(self.delta)
+        if self._is_packed:
+            triangle.add_product_(moment, delta, self.kkt_matrix)
+            return
+        columns = torch.split(self.kkt_matrix, COLUMNS, 1)
+        for into, some in zip(torch.split(moment, COLUMNS, 1), columns, strict=True):
+            into.addmm_(delta, as_float64(some))
 
     def kkt(self) -> Tensor:
         """S, [d_in, d_in], float64."""
-        return as_float64(self.kkt_matrix)
+        return triangle.unpack(self.kkt_matrix) if self._is_packed else as_float64(self.kkt_matrix)
+
+    @property
+    def _is_packed(self) -> bool:
+        return self.kkt_matrix.ndim == 1
 
     def to(self, dtype: torch.dtype) -> Dense:
         """The same in another dtype."""

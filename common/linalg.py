@@ -24,6 +24,26 @@ def asymmetry(matrix: Tensor) -> float:
     return max(float((rows - columns.mT).abs().max()) for rows, columns in pairs)
 
 
+def add_gram_(into: Tensor, factor: Tensor, *, scale: float = 1.0) -> None:
+    """The upper triangle of `into` [n, n] += scale · F Fᵀ, F: [n, r]; float64, in place.
+
+    In blocks of rows, each from its diagonal on: half the operations of the whole product, n²·r. Entries below the
+    diagonal are changed within the blocks on it, and mean nothing until `mirror_`.
+    """
+    for start in range(0, into.shape[0], ROWS):
+        end = start + ROWS
+        into[start:end, start:].addmm_(factor[start:end], factor[start:].mT, alpha=scale)
+
+
+def mirror_(matrix: Tensor) -> None:
+    """Makes a matrix [n, n] symmetric by its upper triangle, in place."""
+    for start in range(0, matrix.shape[0], ROWS):
+        end = start + ROWS
+        diagonal = matrix[start:end, start:end]
+        diagonal.copy_(diagonal.triu() + diagonal.triu(1).mT)
+        matrix[end:, start:end] = matrix[start:end, end:].mT
+
+
 @dataclass(frozen=True)
 class Cholesky:
     """A = F Fᵀ with F lower triangular: `factor`, [n, n], float64."""
@@ -60,12 +80,23 @@ class Cholesky:
         """B A⁻¹ for B: [m, n]; float64, row-major."""
         return self._solve(as_float64(lhs).clone(memory_format=torch.contiguous_format)).mT
 
+    def solve_right_(self, lhs: Tensor) -> Tensor:
+        """B A⁻¹ in the memory of B: [m, n], float64, contiguous; returns it."""
+        return self._solve(lhs).mT
+
+    def lower_inverse_(self, rows: Tensor) -> Tensor:
+        """(F⁻¹ rowsᵀ)ᵀ in the memory of `rows`: [m, n], float64, contiguous; returns it."""
+        torch.linalg.solve_triangular(self.factor, rows.mT, upper=False, out=rows.mT)
+        return rows
+
+    def upper_inverse_(self, rows: Tensor) -> Tensor:
+        """rows F⁻¹ in the memory of `rows`: [m, n], float64, contiguous; returns it."""
+        torch.linalg.solve_triangular(self.factor.mT, rows.mT, upper=True, out=rows.mT)
+        return rows
+
     def _solve(self, rows: Tensor) -> Tensor:
         """A⁻¹ rowsᵀ in the memory of `rows` [m, n]; torch.cholesky_solve would copy the factor."""
-        columns = rows.mT
-        torch.linalg.solve_triangular(self.factor, columns, upper=False, out=columns)
-        torch.linalg.solve_triangular(self.factor.mT, columns, upper=True, out=columns)
-        return columns
+        return self.upper_inverse_(self.lower_inverse_(rows)).mT
 
 
 def _leave_out_dead(matrix: Tensor) -> None:

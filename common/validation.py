@@ -17,6 +17,7 @@ from collabedit.common.errors import ContributionError, MismatchError
 from collabedit.common.linalg import as_float64, asymmetry
 from collabedit.common.pairs import ALGORITHMS
 from collabedit.common.spectrum import leading_eigenvalues, none_below_
+from collabedit.common.triangle import packed_length
 
 SYMMETRY_TOLERANCE: Final = 1e-6  # largest |S − Sᵀ|, relative to S's largest entry
 PSD_TOLERANCE: Final = 1e-6  # of ‖S‖_F: rounding S to float32 moves its eigenvalues by up to 6e-8 ‖S‖_F
@@ -140,7 +141,8 @@ def check_layer(weight: str, update: LayerUpdate, rules: Rules, *, solve: Solve 
 def _check_form(weight: str, update: LayerUpdate, rules: Rules) -> None:
     first, second = _tensors(update)
     for tensor in (first, second):
-        if tensor.ndim != 2 or 0 in tensor.shape:
+        packed = isinstance(update, Dense) and tensor is second and tensor.ndim == 1
+        if not (tensor.ndim == 2 or packed) or 0 in tensor.shape:
             raise ContributionError(f"{weight}: shape {tuple(tensor.shape)} is not that of a matrix")
         if tensor.dtype not in rules.dtypes:
             allowed = " or ".join(sorted(str(each).removeprefix("torch.") for each in rules.dtypes))
@@ -151,7 +153,7 @@ def _check_form(weight: str, update: LayerUpdate, rules: Rules) -> None:
         raise ContributionError(f"{weight}: shape {update.shape}, not {rules.shapes[weight]}")
     d_in = update.shape[1]
     if isinstance(update, Dense):
-        if second.shape != (d_in, d_in):
+        if second.shape not in ((d_in, d_in), (packed_length(d_in),)):
             raise ContributionError(f"{weight}: KKᵀ has shape {tuple(second.shape)}, not {(d_in, d_in)}")
     elif first.shape[1] != second.shape[1] or second.shape[1] > d_in:
         raise ContributionError(
@@ -177,7 +179,7 @@ def _leading_eigenvalues(weight: str, update: LayerUpdate, count: int) -> Tensor
     the true one. Raises ContributionError where S is not positive semi-definite, to rounding, or 0.
     """
     if isinstance(update, Dense):
-        return _checked_dense(weight, update.kkt_matrix, count)
+        return _checked_dense(weight, update, count)
     factor = as_float64(update.kkt_factor)
     eigenvalues: Tensor = torch.linalg.eigvalsh(factor.mT @ factor).flip(0)  # S's, without its certain zeros
     if float(eigenvalues[0]) <= 0.0:
@@ -185,11 +187,13 @@ def _leading_eigenvalues(weight: str, update: LayerUpdate, count: int) -> Tensor
     return eigenvalues
 
 
-def _checked_dense(weight: str, S: Tensor, count: int) -> Tensor:
+def _checked_dense(weight: str, update: Dense, count: int) -> Tensor:
     """As `_leading_eigenvalues`; one Cholesky factor and a few thin products, one [d_in, d_in] in float64 of memory."""
-    if asymmetry(S) > SYMMETRY_TOLERANCE * float(S.abs().max()):
+    S = update.kkt_matrix
+    if S.ndim == 2 and asymmetry(S) > SYMMETRY_TOLERANCE * float(S.abs().max()):
         raise ContributionError(f"{weight}: KKᵀ is not symmetric")
-    work = torch.empty(S.shape, dtype=torch.float64, device=S.device).copy_(S)
+    work = update.kkt()
+    work = work.clone(memory_format=torch.contiguous_format) if work is S else work
     eigenvalues = leading_eigenvalues(work, count)
     if float(eigenvalues[0]) <= 0.0:
         raise ContributionError(f"{weight}: KKᵀ has no positive eigenvalue")

@@ -76,4 +76,4 @@ def _projected_kkt(U: Tensor, update: LayerUpdate) -> Tensor:
     if isinstance(update, Factored):
         thin = U.mT @ as_float64(update.kkt_factor)
         return thin @ thin.mT
-    return U.mT @ as_float64(update.kkt_matrix) @ U
+    return U.mT @ update.kkt() @ U

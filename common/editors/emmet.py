@@ -61,7 +61,7 @@ def equalities(update: LayerUpdate) -> Factored:
     """The equalities Δ L = R̃ of an upload, float64. Of a dense one R̃ = Δ L, as its Δ holds them: Δ K = R."""
     if isinstance(update, Factored):
         return update.to(torch.float64)
-    factor = factor_psd(update.kkt_matrix, tolerance=DENSE_TOLERANCE[update.dtype])
+    factor = factor_psd(update.kkt(), tolerance=DENSE_TOLERANCE[update.dtype])
     return Factored(residual_factor=as_float64(update.delta) @ factor, kkt_factor=factor)
 
 

@@ -14,8 +14,6 @@ from collabedit.common.linalg import Cholesky, as_float64
 from collabedit.common.pairs import EditorName
 from collabedit.common.prior import Prior
 
-COLUMNS: Final = 2048  # a dense S is widened to float64 this many columns at a time
-
 
 @dataclass(frozen=True)
 class Memit:
@@ -46,5 +44,4 @@ def add_moment(moment: Tensor, update: LayerUpdate, prior: Prior) -> None:
         return
     delta = as_float64(update.delta)
     prior.add_product_to(moment, delta)
-    for into, columns in zip(torch.split(moment, COLUMNS, 1), torch.split(update.kkt_matrix, COLUMNS, 1), strict=True):
-        into.addmm_(delta, as_float64(columns))
+    update.add_delta_kkt_to(moment)

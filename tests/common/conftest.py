@@ -13,6 +13,7 @@ from collabedit.common.contribution import Contribution, Dense, LayerUpdate, Met
 from collabedit.common.editors import MEMIT
 from collabedit.common.factors import factor_update
 from collabedit.common.prior import Prior
+from collabedit.common.triangle import pack
 
 
 def memit(keys: Tensor, residuals: Tensor, C: Tensor) -> Tensor:
@@ -43,11 +44,12 @@ class Problem:
         return MEMIT.solve(self.known, updates, what="h.0.weight")
 
     def updates(self, encodings: str, dtype: torch.dtype) -> list[LayerUpdate]:
-        """Each party's upload; encodings: a letter a party, f(actored) or d(ense), repeated as needed."""
+        """Each party's upload; encodings: a letter a party, f(actored), d(ense) or p(acked), repeated as needed."""
         made: list[LayerUpdate] = []
         for place, (K, R) in enumerate(zip(self.keys, self.residuals, strict=True)):
-            dense = encodings[place % len(encodings)] == "d"
-            made.append(Dense(memit(K, R, self.prior), K @ K.mT).to(dtype) if dense else factor_update(K, R).to(dtype))
+            encoding, S = encodings[place % len(encodings)], K @ K.mT
+            upload = factor_update(K, R) if encoding == "f" else Dense(memit(K, R, self.prior), S)
+            made.append((Dense(upload.delta, pack(S)) if encoding == "p" else upload).to(dtype))
         return made
 
 

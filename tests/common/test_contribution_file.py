@@ -21,7 +21,11 @@ def test_what_is_written_is_read(contribution, saved, encoding, dtype):
     for weight in read.weights:
         a, b = wrote.layer(weight), read.layer(weight)
         assert type(a) is type(b)
-        assert all(torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+        assert torch.equal(a.kkt(), b.kkt())
+        if encoding == "dense":
+            assert torch.equal(a.delta, b.delta)
+        else:
+            assert torch.equal(a.residual_factor, b.residual_factor)
     assert read.metadata.model_fingerprint == "sha256:m"
     assert read.metadata.edits == 10
     assert read.metadata.encoding == encoding
@@ -30,14 +34,24 @@ def test_what_is_written_is_read(contribution, saved, encoding, dtype):
 
 
 def test_the_names_are_those_of_the_format(saved):
-    """`{weight}.residual_factor` and `{weight}.kkt_factor`, or `{weight}.delta` and `{weight}.kkt`."""
+    """`{weight}.residual_factor` and `{weight}.kkt_factor`, or `{weight}.delta` and `{weight}.kkt_triangle`."""
     factored, dense = load_file(saved("factored")), load_file(saved("dense"))
     assert {n.removeprefix(f"{W}.") for n in factored if n.startswith(W)} == {"residual_factor", "kkt_factor"}
-    assert {n.removeprefix(f"{W}.") for n in dense if n.startswith(W)} == {"delta", "kkt"}
+    assert {n.removeprefix(f"{W}.") for n in dense if n.startswith(W)} == {"delta", "kkt_triangle"}
     assert factored[f"{W}.residual_factor"].shape == (12, 10)
     assert factored[f"{W}.kkt_factor"].shape == (24, 10)
     assert dense[f"{W}.delta"].shape == (12, 24)
-    assert dense[f"{W}.kkt"].shape == (24, 24)
+    assert dense[f"{W}.kkt_triangle"].shape == (300,)
+
+
+def test_a_dense_layer_may_be_written_in_full(tmp_path, contribution, saved):
+    """`{weight}.kkt`, [d_in, d_in], from S in full or from a triangle: the same bits either way."""
+    made, read = contribution("dense"), ContributionFile.open(saved("dense")).read()
+    for name, layers in (("a", made.layers), ("b", read.layers)):
+        write_contribution(tmp_path / name, layers, made.metadata, packed=False)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert torch.equal(load_file(tmp_path / "a")[f"{W}.kkt"], made.layer(W).kkt_matrix)
+    assert ContributionFile.open(tmp_path / "a").layer(W).kkt_matrix.shape == (24, 24)
 
 
 def test_equal_contributions_are_equal_files(tmp_path, contribution):
@@ -72,11 +86,14 @@ BAD = {
     "a tensor without a weight's name": ({"delta": ONE}, "unknown tensor delta"),
     "half a dense layer": ({"w.delta": ONE}, r"w has delta; a layer is"),
     "half a factored layer": ({"w.kkt_factor": L}, r"w has kkt_factor; a layer is"),
+    "both forms of S": ({"w.delta": ONE, "w.kkt": L, "w.kkt_triangle": torch.ones(6)}, "w has"),
     "two encodings of one layer": ({"w.delta": ONE, "w.kkt": L, "w.residual_factor": ONE, "w.kkt_factor": L}, "w has"),
     "halves of two encodings": ({"w.delta": ONE, "w.kkt_factor": L}, "w has delta, kkt_factor"),
     "ranks that differ": ({"w.residual_factor": ONE, "w.kkt_factor": torch.ones(3, 2)}, "do not fit"),
     "a kkt that is not square": ({"w.delta": ONE, "w.kkt": torch.ones(3, 2)}, "do not fit"),
     "a kkt of another size": ({"w.delta": ONE, "w.kkt": torch.ones(2, 2)}, "do not fit"),
+    "a triangle of another size": ({"w.delta": ONE, "w.kkt_triangle": torch.ones(5)}, "do not fit"),
+    "a triangle that is a matrix": ({"w.delta": ONE, "w.kkt_triangle": L}, "not that of a triangle"),
     "a vector": ({"w.delta": torch.ones(3), "w.kkt": L}, "not that of a matrix"),
     "no columns": ({"w.residual_factor": torch.ones(2, 0), "w.kkt_factor": torch.ones(3, 0)}, "not that of a matrix"),
     "bfloat16": ({"w.delta": ONE.bfloat16(), "w.kkt": L.bfloat16()}, "BF16"),
