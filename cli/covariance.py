@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collabedit.client.documents import Documents
     from collabedit.client.loading import LoadedModel
     from collabedit.common.hparams import HyperParameters
-    from collabedit.common.model_folder import ModelFolder
 
 ENOUGH: Final = 2  # × d_in vectors: below that C0 is close to singular
 SAVING_SHARE: Final = 10  # a checkpoint is written at most in a tenth of the time
@@ -42,7 +41,7 @@ class CovarianceOptions(BaseModel):
     )
     dataset: str | None = Field(
         default=None,
-        description="in place of --text: a Hugging Face dataset, or a folder of parquet, JSON or text files",
+        description="in place of --text: a Hugging Face dataset, or a file or folder of parquet, JSON or text",
     )
     dataset_config: str | None = Field(default=None, description="the dataset's configuration, if it has several")
     split: str = Field(default="train", description="the dataset's split")
@@ -56,7 +55,9 @@ class CovarianceOptions(BaseModel):
         description="stop after this many tokens, or, as 10x, this many times the layer's inputs [default: all]",
     )  # fmt: skip
     length: int | None = Field(
-        default=None, ge=1, description="cut documents into pieces of this many tokens [default: the model's longest]"
+        default=None,
+        ge=1,
+        description="cut documents into pieces of this many tokens [default: --batch-tokens, or what the model reads]",
     )
     batch_tokens: int = Field(default=4096, ge=1, description="tokens that go through the model at once")
     checkpoint_every: float = Field(
@@ -94,10 +95,22 @@ class Run:
     """One measurement: what is run, over what, until when."""
 
     options: CovarianceOptions
-    folder: ModelFolder
+    loaded: LoadedModel
     hparams: HyperParameters
     documents: Documents
     limit: Limit
+
+    @property
+    def length(self) -> int:
+        """Tokens at which documents are cut."""
+        from collabedit.client.covariance import piece_length
+
+        return piece_length(self.loaded, self.options.length, self.options.batch_tokens)
+
+    @property
+    def dtype(self) -> str:
+        """Of the model's weights in memory."""
+        return str(self.loaded.dtype).removeprefix("torch.")
 
     @property
     def stopping_rule(self) -> str:
@@ -105,10 +118,23 @@ class Run:
         rules = ((self.limit.documents, "documents"), (self.limit.tokens, "tokens"))
         return " or ".join(f"{count} {what}" for count, what in rules if count is not None) or "the end of the text"
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The file beside the output, of everything that the sums depend on."""
+        from collabedit.client.checkpoint import Checkpoint
+
+        options = self.options
+        depends = {
+            "model": self.loaded.fingerprint, "weights": list(self.loaded.folder.edited_weights(self.hparams)),
+            "model dtype": self.dtype, "text": self.documents.name, "separator": options.separator,
+            "length": self.length, "batch tokens": options.batch_tokens,
+        }  # fmt: skip
+        return Checkpoint.beside(options.out, depends)
+
     def share(self, measured: Measured) -> tuple[int, int]:
         """How far the run is, for a progress bar: whichever end is nearest."""
         shares = [self.documents.done or 0.0]
-        shares += [measured.documents / self.limit.documents] if self.limit.documents else []
+        shares += [measured.start.documents / self.limit.documents] if self.limit.documents else []
         shares += [measured.tokens / self.limit.tokens] if self.limit.tokens else []
         return round(1000 * max(shares)), 1000
 
@@ -130,6 +156,7 @@ def covariance(as_json: bool, **flags: Any) -> None:
         --out C0.safetensors
       zcat wiki.txt.gz | collab covariance --model atlas --text - --out C0.safetensors
     """
+    from collabedit.client.loading import load_model
     from collabedit.common.model_folder import find_model
 
     options = load_settings(CovarianceOptions, flags)
@@ -137,10 +164,11 @@ def covariance(as_json: bool, **flags: Any) -> None:
     folder = find_model(options.model)
     hparams = read_hparams(options.hparams, folder)
     d_in = max(folder.shape(weight)[1] for weight in folder.edited_weights(hparams))
-    run = Run(options, folder, hparams, options.documents(), options.limit(d_in))
+    documents, limit = options.documents(), options.limit(d_in)
+    run = Run(options, load_model(folder, device=options.device, dtype=options.model_dtype), hparams, documents, limit)
     measured = _measure(run)
     if not measured.tokens:
-        raise UsageError(f"{run.documents.name}: no text in it", mend="give a text with documents in it")
+        raise UsageError(f"{documents.name}: no text in it", mend="give a text with documents in it")
     if measured.tokens < ENOUGH * d_in:
         say(f"warning: {measured.tokens} tokens for {d_in} inputs: give {ENOUGH * d_in} or more (--tokens {ENOUGH}x)")
     _write(run, measured)
@@ -156,22 +184,14 @@ def covariance(as_json: bool, **flags: Any) -> None:
 def _measure(run: Run) -> Measured:
     """The one pass, from the checkpoint on where there is one."""
     from collabedit.client.covariance import measure_covariance
-    from collabedit.client.loading import load_model
     from collabedit.client.voice import Voice
 
-    options, texts = run.options, iter(run.documents)
-    loaded = load_model(run.folder, device=options.device, dtype=options.model_dtype)
-    checkpoint = _checkpoint(run, loaded)
+    options, checkpoint, texts = run.options, run.checkpoint, iter(run.documents)
     so_far = checkpoint.load(run.documents)
     with Voice().progress("measuring") as tick:
         if so_far is not None:
             say(f"{checkpoint.path}: going on behind {so_far.tokens:,} tokens")
-            passed = sum(1 for _ in islice(texts, so_far.documents))
-            if passed < so_far.documents:
-                raise MismatchError(
-                    f"{run.documents.name}: {passed} documents; the run broken off had read {so_far.documents}",
-                    mend=f"give the same text, or delete {checkpoint.path} to begin anew",
-                )
+            _pass_over(run, texts, so_far.start.documents)
         save = _saver(checkpoint, run.documents, options.checkpoint_every)
 
         def on_pass(measured: Measured) -> None:
@@ -179,21 +199,19 @@ def _measure(run: Run) -> Measured:
             tick(*run.share(measured))
 
         return measure_covariance(
-            loaded, texts, run.hparams.layers, rewrite_module=run.hparams.rewrite_module_tmp, limit=run.limit,
-            length=options.length, batch=options.batch_tokens, so_far=so_far, on_pass=on_pass,
+            run.loaded, texts, run.hparams.layers, rewrite_module=run.hparams.rewrite_module_tmp, limit=run.limit,
+            length=run.length, batch=options.batch_tokens, so_far=so_far, on_pass=on_pass,
         )  # fmt: skip
 
 
-def _checkpoint(run: Run, loaded: LoadedModel) -> Checkpoint:
-    from collabedit.client.checkpoint import Checkpoint
-
-    options = run.options
-    depends = {
-        "model": loaded.fingerprint, "weights": list(run.folder.edited_weights(run.hparams)),
-        "model dtype": str(loaded.dtype), "text": run.documents.name, "separator": options.separator,
-        "length": options.length, "batch tokens": options.batch_tokens,
-    }  # fmt: skip
-    return Checkpoint.beside(options.out, depends)
+def _pass_over(run: Run, texts: Iterator[str], documents: int) -> None:
+    """Reads what has been measured; its digest is compared on the way."""
+    passed = sum(1 for _ in islice(texts, documents))
+    if passed < documents:
+        raise MismatchError(
+            f"{run.documents.name}: {passed} documents; the run broken off had read {documents}",
+            mend=f"give the same text, or delete {run.checkpoint.path} to begin anew",
+        )
 
 
 def _saver(checkpoint: Checkpoint, documents: Documents, every: float) -> Callable[[Measured], None]:
@@ -213,19 +231,18 @@ def _saver(checkpoint: Checkpoint, documents: Documents, every: float) -> Callab
 
 def _write(run: Run, measured: Measured) -> None:
     """The file, and then the checkpoint has done its duty."""
-    from collabedit.client.checkpoint import SUFFIX
     from collabedit.common.covariance_file import CovarianceMetadata, write_covariance
-    from collabedit.common.fingerprint import model_fingerprint
 
-    out = run.options.out
     metadata = CovarianceMetadata(
-        model_fingerprint=model_fingerprint(run.folder),
+        model_fingerprint=run.loaded.fingerprint,
         text=f"{run.documents.name} sha256:{run.documents.digest}",
         tokens=measured.tokens,
         documents=run.documents.count,
         stopped_by=run.stopping_rule,
-        model_dtype=run.options.model_dtype,
-        max_length=run.options.length,
+        model_dtype=run.dtype,
+        sums_dtype="float64",
+        max_length=run.length,
+        batch_tokens=run.options.batch_tokens,
     )
-    write_covariance(out, {weight: moment.mean() for weight, moment in measured.moments.items()}, metadata)
-    out.with_name(out.name + SUFFIX).unlink(missing_ok=True)
+    write_covariance(run.options.out, measured.means(), metadata)
+    run.checkpoint.remove()

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from collabedit.client.covariance import Measured
+from collabedit.client.covariance import Measured, Place
 from collabedit.client.documents import Documents
 from collabedit.common.errors import BadFileError, MismatchError
 from collabedit.common.moments import MomentSum
 from collabedit.common.tensor_file import TensorFile, write_tensors
 
-ENGINE: Final = 1  # raised when the same text would give other sums
+ENGINE: Final = 2  # raised when the same text would give other sums
 SUFFIX: Final = ".partial"
+COUNTS: Final = ("documents", "pieces", "before", "tokens", "window", "passes", "read")
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Checkpoint:
 
     def save(self, measured: Measured, documents: Documents) -> None:
         """Durably, in place of the one before. The sums are written as they are, float64."""
-        said = {
-            "of": json.dumps(self.of, sort_keys=True), "documents": str(measured.documents),
-            "pieces": str(measured.pieces), "tokens": str(measured.tokens),
-            "read": str(documents.count), "digest": documents.digest,
-        }  # fmt: skip
+        start = measured.start
+        place, under_way = (start.documents, start.pieces, start.tokens), (measured.window, measured.passes)
+        counts = (*place, measured.tokens, *under_way, documents.count)
+        said = {name: str(count) for name, count in zip(COUNTS, counts, strict=True)}
+        said |= {"of": json.dumps(self.of, sort_keys=True), "digest": documents.digest}
         write_tensors(self.path, {name: each.total for name, each in measured.sums.items()}, said)
 
     def load(self, documents: Documents) -> Measured | None:
@@ -52,13 +53,18 @@ class Checkpoint:
         mend = "delete it to begin anew, or give another --out"
         file = TensorFile.open(self.path)
         try:
-            said = {name: int(file.metadata[name]) for name in ("documents", "pieces", "tokens", "read")}
             of, digest = json.loads(file.metadata["of"]), file.metadata["digest"]
         except (KeyError, ValueError) as error:
             raise BadFileError(f"{self.path}: not a measurement of C0 that was broken off", mend=mend) from error
         differing = sorted(name for name in {*of, *self.of} if of.get(name) != self.of.get(name))
         if differing:
             raise MismatchError(f"{self.path}: of a run with another {', '.join(differing)}", mend=mend)
+        said = {name: int(file.metadata[name]) for name in COUNTS}
         documents.expect(said["read"], digest)
         sums = {name: MomentSum(file.tensor(name).clone(), said["tokens"]) for name in file.names}
-        return Measured(sums, said["documents"], said["pieces"], said["tokens"])
+        start = Place(said["documents"], said["pieces"], said["before"])
+        return Measured(sums, said["tokens"], start, said["window"], said["passes"])
+
+    def remove(self) -> None:
+        """When the run is done."""
+        self.path.unlink(missing_ok=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from collabedit.common.errors import BadFileError, MismatchError, UsageError
+from collabedit.common.errors import BadFileError, CollabEditError, MismatchError, UsageError
 
 CHUNK: Final = 1 << 20
 STANDARD_INPUT: Final = Path("-")
+READERS: Final = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
 
 
 class Documents:
@@ -95,12 +97,18 @@ class TextFile(Documents):
 
 
 class Dataset(Documents):
-    """One field of a Hugging Face dataset, streamed: a name on the hub, or a folder of parquet, JSON or text files."""
+    """One field of a Hugging Face dataset, streamed.
+
+    path: a name on the hub, a folder of parquet, JSON or text files or one that `save_to_disk` wrote, or one such file.
+    The name says the hub's commit; files on disk have none.
+    """
 
     def __init__(self, path: str, *, config: str | None, split: str, field: str) -> None:
-        super().__init__("/".join(part for part in (path, config, split) if part) + f"[{field}]")
+        builder = _builder(path, config)
+        self._rows = _streamed(builder, path, split)
+        parts = "/".join(part for part in (path, config, split) if part)
+        super().__init__(f"{parts}[{field}]{_revision(builder)}")
         self._field = field
-        self._rows = _stream(path, config, split)
         columns = self._rows.column_names
         if columns is not None and field not in columns:
             raise UsageError(
@@ -108,22 +116,47 @@ class Dataset(Documents):
             )
 
     def _texts(self) -> Iterator[str]:
-        for number, row in enumerate(self._rows, start=1):
-            text = row.get(self._field)
-            if not isinstance(text, str):
-                raise BadFileError(f"{self.name}: record {number} has no text in {self._field}")
-            yield text
+        with _told(self.name):
+            for number, row in enumerate(self._rows, start=1):
+                text = row.get(self._field)
+                if not isinstance(text, str):
+                    raise BadFileError(f"{self.name}: record {number} has no text in {self._field}")
+                yield text
 
 
-def _stream(path: str, config: str | None, split: str) -> Any:
+def _builder(path: str, config: str | None) -> Any:
     try:
-        from datasets import load_dataset
+        from datasets import load_dataset_builder
     except ImportError as error:
         raise UsageError(
             "--dataset needs the library datasets", mend="pip install 'collabedit[datasets]', or give --text"
         ) from error
+    file = Path(path)
+    with _told(path):
+        if file.is_file() and file.suffix in READERS:
+            return load_dataset_builder(READERS[file.suffix], config, data_files=str(file))
+        return load_dataset_builder(path, config)
+
+
+def _revision(builder: Any) -> str:
+    """`@` and the hub's commit, as the addresses of its files say it: hf://datasets/NAME@COMMIT/…"""
+    files = builder.config.data_files or {}
+    found = (re.match(r"hf://datasets/[^@]+(@[^/]+)/", str(path)) for paths in files.values() for path in paths)
+    return next((match[1] for match in found if match), "")
+
+
+def _streamed(builder: Any, path: str, split: str) -> Any:
+    with _told(path):
+        return builder.as_streaming_dataset(split=split)
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    """What the library raises, as one line: its readers and its network raise whatever they do."""
     try:
-        return load_dataset(path, config, split=split, streaming=True)
-    except Exception as error:  # the library raises whatever its readers and its network do
+        yield
+    except CollabEditError:
+        raise
+    except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadFileError(f"{path}: {said}", mend="give a dataset's name, or a folder with its files") from error

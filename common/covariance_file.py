@@ -31,9 +31,11 @@ class CovarianceMetadata(BaseModel):
     tokens: int | None = Field(default=None, ge=0, description="number of vectors in the mean")
     documents: int | None = Field(default=None, ge=0, description="texts that they come from, the last perhaps in part")
     stopped_by: str | None = Field(
-        default=None, description="the stopping rule: the end of the text, or what was asked"
+        default=None, description="the stopping rule that was asked for; tokens and documents say what was used"
     )
     model_dtype: str | None = Field(default=None, description="precision of the model that was run")
+    sums_dtype: str | None = Field(default=None, description="precision in which products were formed and summed")
+    batch_tokens: int | None = Field(default=None, ge=1, description="tokens of a pass; sets the order of summation")
     max_length: int | None = Field(default=None, ge=1, description="tokens at which texts were cut")
 
 

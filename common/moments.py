@@ -62,9 +62,10 @@ class MomentSum:
     def add(self, rows: Tensor) -> None:
         """Adds the vectors that are the rows of [n, d]; any floating dtype, multiplied and summed in float64.
 
-        Half of the products are enough for a symmetric sum.
+        Half of the products are enough for a symmetric sum. The sum goes to the rows' device if it is elsewhere.
         """
         exact = as_float64(rows)
+        self.total = self.total.to(exact.device)
         for start in range(0, len(self.total), COLUMNS):
             end = min(start + COLUMNS, len(self.total))
             self.total[start:end, :end].addmm_(exact[:, start:end].mT, exact[:, :end])
@@ -74,3 +75,18 @@ class MomentSum:
         """What has been summed so far, symmetric to the bit."""
         lower = self.total.tril()
         return SecondMoment(self.count, lower + lower.tril(-1).mT)
+
+    def into_mean(self) -> Tensor:
+        """C0 = E[k kᵀ], [d, d], float64, symmetric to the bit, in the sum's own memory: the sum is lost.
+
+        The same bits as `moment().mean()`. Raises ValueError where there were no vectors.
+        """
+        if self.count == 0:
+            raise ValueError("the mean of no vectors")
+        for start in range(0, len(self.total), COLUMNS):
+            end = min(start + COLUMNS, len(self.total))
+            corner = self.total[start:end, start:end].tril()
+            self.total[start:end, start:end] = corner + corner.tril(-1).mT
+            self.total[:start, start:end] = self.total[start:end, :start].mT
+        mean, self.count = self.total.div_(self.count), 0
+        return mean

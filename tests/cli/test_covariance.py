@@ -9,13 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from collabedit.client.checkpoint import Checkpoint
 from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.errors import ExitCode
+from collabedit.common.tensor_file import TensorFile
 
 ARTICLES = [
     f"The capital of Norway is Oslo, and number {n} sang.\nLeo Tolstoy walked along the river." for n in range(60)
@@ -57,37 +60,70 @@ def command(model: Path, text: Path, out: Path, *more: object) -> list[str]:
     return [str(each) for each in said]
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(collab, model_folder: Path, text: Path, tmp_path: Path) -> None:
-    """SIGKILL after the third checkpoint; the same command ends with the bytes of a run that nobody disturbed."""
+@pytest.mark.parametrize("source", ["file", "input"])
+def test_a_killed_run_goes_on_to_the_same_bits(
+    collab, model_folder: Path, text: Path, tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL after the third checkpoint; the same command ends with the bytes of a run that nobody disturbed.
+
+    Standard input is given again from its beginning.
+    """
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
-    assert collab(*command(model_folder, text, whole)).code == 0
+    read = text if source == "file" else Path("-")
+
+    def run(out: Path) -> Any:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text.read_bytes())))
+        ran = collab(*command(model_folder, read, out), "--json")
+        assert ran.code == 0, ran.err
+        return ran
+
+    wanted = run(whole)
     died = subprocess.run(
-        [sys.executable, "-c", DYING, *command(model_folder, text, broken)], capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", DYING, *command(model_folder, read, broken)],
+        input=text.read_bytes(), capture_output=True, check=False,
+    )  # fmt: skip
     assert died.returncode == -signal.SIGKILL, died.stderr
     partial = broken.with_name("broken.safetensors.partial")
-    assert partial.is_file()
+    measured = int(TensorFile.open(partial).metadata["tokens"])
+    assert 0 < measured < wanted.json["tokens"]
     assert not broken.exists()
-    ran = collab(*command(model_folder, text, broken))
-    assert ran.code == 0, ran.err
-    assert "going on behind" in ran.err
+    ran = run(broken)
+    assert f"going on behind {measured:,} tokens" in ran.err
+    assert ran.json["tokens"] == wanted.json["tokens"]
     assert not partial.exists()
-    one, other = load_file(whole), load_file(broken)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert CovarianceFile.open(whole).metadata == CovarianceFile.open(broken).metadata
+    assert whole.read_bytes() == broken.read_bytes()
+
+
+class StoppedError(Exception):
+    """Ends a run as a kill would."""
+
+
+def break_off(collab, monkeypatch: pytest.MonkeyPatch, *said: object) -> None:
+    """A run that ends behind its first checkpoint."""
+
+    def save(self: Checkpoint, *args: Any) -> None:
+        kept(self, *args)
+        raise StoppedError
+
+    kept = Checkpoint.save
+    with monkeypatch.context() as patch, pytest.raises(StoppedError):
+        patch.setattr(Checkpoint, "save", save)
+        collab(*said)
 
 
 def test_a_broken_off_run_of_something_else_is_left_alone(
-    collab, model_folder: Path, text: Path, tmp_path: Path
+    collab, model_folder: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another length or another text is refused by name, and the checkpoint stays as it was."""
+    """Another length, text or end is refused by name, and the checkpoint stays as it was."""
     out = tmp_path / "C0.safetensors"
-    subprocess.run([sys.executable, "-c", DYING, *command(model_folder, text, out)], capture_output=True, check=False)
+    break_off(collab, monkeypatch, *command(model_folder, text, out))
     partial = out.with_name("C0.safetensors.partial")
     before = partial.read_bytes()
     ran = collab(*command(model_folder, text, out, "--length", 9))
     assert ran.code == ExitCode.MISMATCH
     assert "another length" in ran.err
+    ran = collab(*command(model_folder, text, out, "--samples", 2))
+    assert (ran.code, "stopping rule" in ran.err) == (ExitCode.MISMATCH, True)
     text.write_text(text.read_text().replace("number 1 ", "number one "))
     ran = collab(*command(model_folder, text, out))
     assert ran.code == ExitCode.MISMATCH
@@ -116,6 +152,8 @@ def test_it_stops_where_it_is_told_and_says_so_in_the_file(
     assert said.stopped_by == f"50 documents or {2 * d_in} tokens"
     assert said.documents < 50
     assert said.text.startswith("articles.txt sha256:")
+    assert (said.model_dtype, said.sums_dtype, said.batch_tokens) == ("float32", "float64", 128)
+    assert said.max_length is not None
 
 
 def test_a_dataset_and_standard_input_give_the_same(

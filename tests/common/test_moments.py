@@ -54,6 +54,8 @@ def test_what_cannot_be_is_refused():
     """No vectors have no mean, and moments of different dimensions do not merge."""
     with pytest.raises(ValueError, match="no vectors"):
         SecondMoment.empty(3).mean()
+    with pytest.raises(ValueError, match="no vectors"):
+        MomentSum.empty(3).into_mean()
     with pytest.raises(ValueError, match="dimension 3 and 4"):
         SecondMoment.empty(3).merge(SecondMoment.empty(4))
 
@@ -70,3 +72,7 @@ def test_a_sum_in_place_is_the_moment(cuts, d, seed):
     assert found.count == 40
     torch.testing.assert_close(found.total, SecondMoment.of(rows).total, rtol=1e-12, atol=1e-12)
     assert torch.equal(found.total, found.total.mT)
+    wanted, memory = found.mean(), running.total.data_ptr()
+    mean = running.into_mean()
+    assert torch.equal(mean, wanted)
+    assert mean.data_ptr() == memory

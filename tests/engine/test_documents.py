@@ -97,6 +97,33 @@ class TestDataset:
         assert list(read) == ["one", "two", "three"]
         assert "train[body]" in read.name
 
+    @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv", "saved", "splits"])
+    def test_files_on_disk_are_read_without_a_network(self, tmp_path: Path, kind: str) -> None:
+        """A parquet, JSON or CSV file alone, and what the library itself saved, one split or several."""
+        datasets = pytest.importorskip("datasets")
+        made, path = datasets.Dataset.from_dict({"text": ["one", "two\nlines"], "n": [1, 2]}), tmp_path / f"data.{kind}"
+        write = {
+            "parquet": made.to_parquet, "jsonl": made.to_json, "csv": made.to_csv, "saved": made.save_to_disk,
+            "splits": datasets.DatasetDict(train=made).save_to_disk,
+        }[kind]  # fmt: skip
+        write(str(path))
+        assert list(Dataset(str(path), config=None, split="train", field="text")) == ["one", "two\nlines"]
+
+    def test_the_name_says_the_hubs_commit(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Files of the hub are addressed by commit; a dataset that moves on is another text."""
+        real = documents._builder
+
+        def of_the_hub(path: str, config: str | None) -> object:
+            found = real(path, None)
+            assert config == "20231101.en"
+            address = "hf://datasets/wikimedia/wikipedia@b04c8d1/20231101.en/train-00000-of-00041.parquet"
+            config_there = SimpleNamespace(data_files={"train": [address]})
+            return SimpleNamespace(config=config_there, as_streaming_dataset=found.as_streaming_dataset)
+
+        monkeypatch.setattr(documents, "_builder", of_the_hub)
+        read = Dataset(str(folder), config="20231101.en", split="train", field="body")
+        assert read.name.endswith("/20231101.en/train[body]@b04c8d1")
+
     def test_a_field_or_a_split_that_is_not_there_is_said(self, folder: Path) -> None:
         """A mistake in the name of a field or a split, or a folder that is not there, is one line."""
         with pytest.raises((UsageError, BadFileError), match="text"):
@@ -105,6 +132,15 @@ class TestDataset:
             Dataset(str(folder), config=None, split="dev", field="body")
         with pytest.raises(BadFileError):
             Dataset(str(folder / "gone"), config=None, split="train", field="body")
+
+    def test_a_record_that_cannot_be_read_is_said(self, folder: Path) -> None:
+        """A file that breaks off while it is streamed, and a field that holds no text."""
+        (folder / "b.jsonl").write_text('{"title": "t", "body": null}\n')
+        with pytest.raises(BadFileError, match="record 3"):
+            list(Dataset(str(folder), config=None, split="train", field="body"))
+        (folder / "b.jsonl").write_text('{"title": "t", "bo')
+        with pytest.raises(BadFileError):
+            list(Dataset(str(folder), config=None, split="train", field="body"))
 
     def test_without_the_library_the_mend_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The library is optional: the error names what to install."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
 from engine_reference import SENTENCES
 
+from collabedit.client import covariance
 from collabedit.client.covariance import Limit, Measured, measure_covariance
 from collabedit.client.loading import LoadedModel
+from collabedit.client.lookup import Row
+from collabedit.client.passes import Padded, pad
 from collabedit.client.templates import sample_context_templates
+from collabedit.common.errors import BadModelError, MismatchError, UsageError
 
 LAYERS = (1, 2, 3)
 
@@ -81,36 +86,104 @@ def test_it_stops_after_so_many_documents(tiny: LoadedModel, documents: int) -> 
     measured = measure_covariance(tiny, texts(), LAYERS, limit=Limit(documents=documents), batch=30)
     wanted = SENTENCES[:documents]
     assert tuple(read) == wanted
-    assert (measured.documents, measured.pieces) == (len(wanted), 0)
+    assert (measured.start.documents, measured.start.pieces) == (len(wanted), 0)
     assert measured.tokens == sum(len(tiny.tokenizer(text)["input_ids"]) for text in wanted)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 5])
-def test_a_measurement_goes_on_to_the_same_bits(tiny: LoadedModel, stop_after: int) -> None:
-    """Broken off after some passes, in the middle of a document, and taken up again: bit for bit the same sums."""
-    texts = [" ".join(SENTENCES) * 2, *SENTENCES, " ".join(SENTENCES)]
-    options = {"length": 7, "batch": 20}
-    whole = measure_covariance(tiny, texts, LAYERS, **options)
+class StoppedError(Exception):
+    """Ends a measurement as a kill would."""
 
-    class StoppedError(Exception):
-        pass
 
-    passes: list[Measured] = []
+TEXTS = (" ".join(SENTENCES) * 2, *SENTENCES, " ".join(SENTENCES))
+CUT: dict[str, Any] = {"length": 7, "batch": 20}
+WHOLE = Limit()
+
+
+def broken_off(loaded: LoadedModel, passes: int, limit: Limit = WHOLE) -> Measured:
+    """Where a measurement of TEXTS stood after so many passes."""
+    seen: list[Measured] = []
 
     def stop(measured: Measured) -> None:
-        passes.append(measured)
-        if len(passes) == stop_after:
+        seen.append(measured)
+        if len(seen) == passes:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        measure_covariance(tiny, texts, LAYERS, on_pass=stop, **options)
-    there = passes[-1]
-    assert there.pieces > 0 or there.documents > 0
-    resumed = measure_covariance(tiny, texts[there.documents :], LAYERS, so_far=there, **options)
-    assert resumed.tokens == whole.tokens
-    assert resumed.documents == whole.documents == len(texts)
+        measure_covariance(loaded, TEXTS, LAYERS, limit=limit, on_pass=stop, **CUT)
+    return seen[-1]
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of three passes, so that a few sentences fill several."""
+    monkeypatch.setattr(covariance, "WINDOW", 3)
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("passes", [1, 3, 4, 9])
+def test_a_measurement_goes_on_to_the_same_bits(tiny: LoadedModel, passes: int) -> None:
+    """Broken off within a window, at its end or behind it, in the middle of a document: the same sums to the bit."""
+    whole = measure_covariance(tiny, TEXTS, LAYERS, **CUT)
+    there = broken_off(tiny, passes)
+    assert 0 < there.tokens < whole.tokens
+    resumed = measure_covariance(tiny, TEXTS[there.start.documents :], LAYERS, so_far=there, **CUT)
+    assert resumed.start == whole.start
+    assert resumed.tokens == whole.tokens == whole.start.tokens
+    assert whole.start.documents == len(TEXTS)
     for name, moment in whole.moments.items():
+        assert resumed.moments[name].count == moment.count == whole.tokens
         assert torch.equal(resumed.moments[name].total, moment.total)
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_another_stopping_rule_is_followed_or_refused(tiny: LoadedModel) -> None:
+    """A run goes on to a later end, to the bits of an undisturbed one, but for an end within the window under way."""
+    later = measure_covariance(tiny, TEXTS, LAYERS, limit=Limit(tokens=150), **CUT)
+    there = broken_off(tiny, 2, Limit(tokens=120))
+    resumed = measure_covariance(tiny, TEXTS, LAYERS, limit=Limit(tokens=150), so_far=there, **CUT)
+    for name, moment in later.moments.items():
+        assert torch.equal(resumed.moments[name].total, moment.total)
+    for first, then in ((Limit(tokens=50), WHOLE), (WHOLE, Limit(tokens=50)), (WHOLE, Limit(documents=0))):
+        there = broken_off(tiny, 2, first)
+        with pytest.raises(MismatchError, match="stopping rule"):
+            measure_covariance(tiny, TEXTS, LAYERS, limit=then, so_far=there, **CUT)
+
+
+def test_pieces_of_like_length_share_a_pass(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long and short documents by turns: little of a pass is padding, none is above the batch, and nothing is lost."""
+    texts = [text for _ in range(20) for text in ("river", " ".join(SENTENCES[:3]))]
+    shapes: list[tuple[int, int]] = []
+
+    def noted(rows: Sequence[Row], device: torch.device) -> Padded:
+        padded = pad(rows, device)
+        shapes.append((padded.mask.numel(), int(padded.mask.sum())))
+        return padded
+
+    monkeypatch.setattr(covariance, "pad", noted)
+    measured = measure_covariance(tiny, texts, LAYERS, batch=100)
+    assert sum(tokens for _, tokens in shapes) == measured.tokens
+    assert max(columns for columns, _ in shapes) <= 100
+    assert measured.tokens > 0.9 * sum(columns for columns, _ in shapes)
+
+
+def test_inputs_that_are_not_finite_are_refused(tiny: LoadedModel) -> None:
+    """One overflow would spoil all of C0: the layer is named, and what helps."""
+    tiny.module("transformer.h.2.mlp.c_fc").bias[5] = float("inf")
+    with pytest.raises(BadModelError, match=r"h\.2\.mlp\.c_proj") as caught:
+        measure_covariance(tiny, SENTENCES, (1, 2))
+    assert "bfloat16" in caught.value.mend
+
+
+def test_where_memory_ends_the_flag_is_named(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a pass cannot be taken back, so the run ends; a smaller pass is the user's to choose."""
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(covariance, "run_base", full)
+    with pytest.raises(UsageError) as caught:
+        measure_covariance(tiny, SENTENCES, LAYERS)
+    assert "--batch-tokens" in caught.value.mend
 
 
 def test_what_a_tokenizer_puts_behind_a_text_is_no_text(tiny: LoadedModel) -> None:
