@@ -41,10 +41,10 @@ def unpack(packed: Tensor) -> Tensor:
     return matrix
 
 
-def add_to_upper_(into: Tensor, packed: Tensor) -> None:
-    """The upper triangle of `into` [n, n] += the matrix, in place; what is below it stays."""
+def add_to_upper_(into: Tensor, packed: Tensor, *, scale: float = 1.0) -> None:
+    """The upper triangle of `into` [n, n] += scale · the matrix, in place; what is below it stays."""
     for place, row in enumerate(_rows(packed, len(into))):
-        into[place, place:] += row
+        into[place, place:].add_(row, alpha=scale)
 
 
 def add_product_(into: Tensor, rows: Tensor, packed: Tensor) -> None:
