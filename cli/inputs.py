@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ from collabedit.common.hparams import HyperParameters
 from collabedit.common.hparams_file import read_hparams_file
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from collabedit.common.covariance_file import CovarianceFile
     from collabedit.common.model_folder import ModelFolder
     from collabedit.common.prior import Prior
@@ -54,19 +56,23 @@ class Inputs:
 
         return covariance_fingerprint(self.covariance.path)
 
-    def prior(self, weight: str) -> Prior:
-        """C = λ·C0 of one weight.
+    def prior(self, weight: str, *, held: bool = True) -> Prior:
+        """C = λ·C0 of one weight. held: C0 is read now; else whenever it is needed, and not kept in memory.
 
-        Raises BadFileError where the file's matrix is not of the weight's size.
+        Raises BadFileError where the file's matrix is not of the weight's size, now or then.
         """
         from collabedit.common.prior import Prior
 
+        mean = self._mean(weight) if held else partial(self._mean, weight)
+        return Prior(mean, self.hparams.mom2_update_weight)
+
+    def _mean(self, weight: str) -> Tensor:
         mean, d_in = self.covariance.mean(weight), self.folder.shape(weight)[1]
         if mean.shape[0] != d_in:
             raise BadFileError(
                 f"{self.covariance.path}: the covariance of {weight} is of {mean.shape[0]} inputs, the model has {d_in}"
             )
-        return Prior(mean, self.hparams.mom2_update_weight)
+        return mean
 
 
 def open_inputs(model: str, hparams: Path | None, covariance: Path | None) -> Inputs:

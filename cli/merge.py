@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +35,9 @@ class MergeOptions(BaseModel):
     hparams: Path | None = Field(default=None, description="MEMIT's JSON file [default: the folder's, else a preset]")
     method: MethodName | None = Field(
         default=None, description="the rule of merging [default: the one that is exact for the contributions' editor]"
+    )
+    device: str = Field(
+        default="auto", description="where it is computed: cpu, cuda, cuda:1, …; auto: the GPU if a layer fits on it"
     )
     dtype: Literal["float32", "float64", "model"] = Field(
         default="float64", description="dtype of the merged weights; model: the model's own, rounded"
@@ -159,14 +163,16 @@ def _write_merged(
 
     from collabedit.client.voice import Voice
     from collabedit.common.editors import editor_of
-    from collabedit.common.merge import merge_method
+    from collabedit.common.merge import chosen_device, merge_method, merge_on
     from collabedit.common.tensor_file import write_tensors
 
     weights, solver = _weights(inputs, opened[0]), editor_of(editor, inputs.hparams)
+    device = chosen_device(options.device, max(inputs.folder.shape(weight)[1] for weight in weights))
+    updates = merge_on(device, merge_method(method), weights, partial(inputs.prior, held=False), opened, solver)
     merged: dict[str, Tensor] = {}
     norms: dict[str, float] = {}
     with Voice().progress("merging") as tick:
-        for weight, update in merge_method(method).merge(weights, inputs.prior, opened, solver):
+        for weight, update in updates:
             base = inputs.folder.weight(weight)
             dtype = base.dtype if options.dtype == "model" else getattr(torch, options.dtype)
             merged[weight] = (base.double() + update).to(dtype)

@@ -17,6 +17,7 @@ from collabedit.common.model_folder import ModelFolder
 from collabedit.common.pairs import ALGORITHMS, check_pair
 from collabedit.common.settings import FederationSettings
 from collabedit.server.blobs import BlobError, BlobStore
+from collabedit.server.kept_roots import KeptRootFile
 from collabedit.server.rounds import LayerWeights, Round
 
 if TYPE_CHECKING:
@@ -36,8 +37,18 @@ UNFINISHED_SECONDS = 7 * 86_400.0  # an upload that has stopped
 class Merger:
     """Checks and merges contributions that lie in a blob store (`collabedit.server.coordinator.Merges`)."""
 
-    def __init__(self, settings: FederationSettings, model: ModelFolder, covariance: Path, blobs: BlobStore) -> None:
+    def __init__(
+        self,
+        settings: FederationSettings,
+        model: ModelFolder,
+        covariance: Path,
+        blobs: BlobStore,
+        *,
+        roots: Path | None = None,
+    ) -> None:
+        """roots: the folder in which factors of C0 are kept from round to round; None: nowhere."""
         self._settings = settings
+        self._roots = roots
         self._model = model
         self._covariance = covariance
         self._blobs = blobs
@@ -124,9 +135,21 @@ class Merger:
         from collabedit.common.prior import Prior
 
         settings = self._settings
-        mean = CovarianceFile.open(self._covariance).mean(weight)
         past = self._accumulated(weight, layer)
-        return Prior(mean, settings.hparams.mom2_update_weight, settings.beta0, past, settings.beta1)
+        return Prior(
+            lambda: CovarianceFile.open(self._covariance).mean(weight),
+            settings.hparams.mom2_update_weight,
+            settings.beta0,
+            past,
+            settings.beta1,
+            self._kept_root(weight),
+        )
+
+    def _kept_root(self, weight: str) -> KeptRootFile | None:
+        """Where C0's factor is kept, by C0's fingerprint."""
+        if self._roots is None:
+            return None
+        return KeptRootFile(self._roots / self._settings.covariance_fingerprint.removeprefix("sha256:"), weight)
 
     def _accumulated(self, weight: str, layer: LayerWeights | None) -> Tensor | None:
         """L [d_in, r], float64, with L Lᵀ = ΣS of the rounds before; None where there is none."""

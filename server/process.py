@@ -26,7 +26,7 @@ from collabedit.server.merging import Merger
 from collabedit.server.operations import OperationsService
 from collabedit.server.policy import Policy
 from collabedit.server.services import FederationService
-from collabedit.server.state_folder import Running, forget_running, note_running
+from collabedit.server.state_folder import ROOTS, Running, forget_running, note_running
 from collabedit.server.store import Store
 from collabedit.server.trust import FIRST_TOKEN_MINUTES, Trust
 from collabedit.v1 import federation_pb2_grpc as rpc
@@ -105,7 +105,8 @@ def _tell(parts: Parts, ports: Ports, announce: Callable[[str], None]) -> None:
 def _coordinator(parts: Parts) -> Coordinator:
     config, federation = parts.config, parts.federation
     policy = Policy(config.entry_window, config.round_deadline, config.layer_deadline, config.liveness)
-    merger = Merger(federation.settings, federation.model, federation.covariance, parts.blobs)
+    roots = config.state / ROOTS
+    merger = Merger(federation.settings, federation.model, federation.covariance, parts.blobs, roots=roots)
     return Coordinator(parts.store, merger, Plan(federation.exchanges, config.quorum), policy)
 
 

@@ -18,6 +18,7 @@ LOCK: Final = "lock"
 NOTE: Final = "server.json"
 DATABASE: Final = "rounds.sqlite"
 BLOBS: Final = "blobs"
+ROOTS: Final = "roots"  # factors of C0: a cache, may be removed
 PKI: Final = "pki"
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from collabedit.common import triangle
+from collabedit.common.condition import System
 from collabedit.common.contribution import Factored, LayerUpdate
 from collabedit.common.errors import UsageError
 from collabedit.common.linalg import Cholesky, as_float64
@@ -44,7 +46,9 @@ class AlphaEdit:
             gram += kkt
         if moment is None:
             raise ValueError(f"{what}: nothing to merge")
-        return Cholesky.of(gram, what=f"UᵀKKᵀU + L2 of {what}", overwrite=True).solve_right(moment) @ U.mT
+        root = Cholesky.of(gram, what=f"UᵀKKᵀU + L2 of {what}", overwrite=True)
+        prior.tell(lambda: System.of(root))
+        return root.solve_right(moment) @ U.mT
 
     def _known(self, U: Tensor, prior: Prior) -> Tensor:
         """Uᵀ S_past U + L2·I, [k, k], float64."""
@@ -52,6 +56,10 @@ class AlphaEdit:
         if prior.past is not None:
             past = U.mT @ prior.past
             known.addmm_(past, past.mT, alpha=prior.beta1)
+        if prior.past_triangle is not None:
+            product = torch.zeros(U.shape[::-1], dtype=torch.float64, device=U.device)
+            triangle.add_product_(product, U.mT.contiguous(), prior.past_triangle)
+            known.addmm_(product, U, alpha=prior.beta1)
         return known
 
 

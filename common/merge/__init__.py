@@ -8,6 +8,7 @@ from typing import Final
 from collabedit.common.errors import UsageError
 from collabedit.common.merge.base import MergeMethod, PriorOf
 from collabedit.common.merge.collabedit import COLLABEDIT, EQUALITY, NULL_SPACE, CollabEdit
+from collabedit.common.merge.device import chosen_device, merge_on
 from collabedit.common.merge.simple_average import SimpleAverage
 from collabedit.common.merge.task_arithmetic import TaskArithmetic
 from collabedit.common.merge.ties import Ties
@@ -25,4 +26,4 @@ def merge_method(name: str) -> MergeMethod:
         raise UsageError(f'no merge method "{name}"', mend=f"one of: {', '.join(MERGE_METHODS)}") from None
 
 
-__all__ = ["MERGE_METHODS", "CollabEdit", "MergeMethod", "PriorOf", "merge_method"]
+__all__ = ["MERGE_METHODS", "CollabEdit", "MergeMethod", "PriorOf", "chosen_device", "merge_method", "merge_on"]

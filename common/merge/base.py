@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from collabedit.common.contribution import ContributionLike, Dense
@@ -65,7 +64,9 @@ def updates_of(
 
 def sum_of_updates(weight: str, prior: PriorOf, contributions: Sequence[ContributionLike], editor: Editor) -> Tensor:
     """Σᵢ Δᵢ of one weight, [d_out, d_in], float64, in the order given."""
-    total = torch.zeros(merged_shape(weight, contributions), dtype=torch.float64)
-    for update in updates_of(weight, prior, contributions, editor):
+    merged_shape(weight, contributions)
+    updates = updates_of(weight, prior, contributions, editor)
+    total = next(updates).clone()
+    for update in updates:
         total += update
     return total

@@ -46,9 +46,11 @@ class Ties:
         """As `MergeMethod.merge`."""
         thresholds = self.thresholds(weights, prior, contributions, editor)
         for weight in weights:
-            sums = torch.zeros(2, *merged_shape(weight, contributions), dtype=torch.float64)  # positive, negative mass
-            counts = torch.zeros_like(sums)
+            shape, sums, counts = merged_shape(weight, contributions), torch.empty(0), torch.empty(0)
             for update, threshold in zip(updates_of(weight, prior, contributions, editor), thresholds, strict=True):
+                if not len(sums):
+                    sums = torch.zeros(2, *shape, dtype=torch.float64, device=update.device)  # positive, negative mass
+                    counts = torch.zeros_like(sums)
                 kept = torch.where(update.abs() >= threshold, update, 0.0)
                 sums += torch.stack([kept.clamp(min=0), kept.clamp(max=0)])
                 counts += torch.stack([kept > 0, kept < 0])
@@ -67,7 +69,8 @@ class Ties:
         histograms = [torch.zeros(1 << BIN_BITS, dtype=torch.int64) for _ in contributions]
         for weight in weights:
             for histogram, update in zip(histograms, updates_of(weight, prior, contributions, editor), strict=True):
-                histogram.add_(torch.bincount(_bins(update.abs()).flatten(), minlength=len(histogram)))
+                bins = torch.bincount(_bins(update.abs()).flatten(), minlength=len(histogram))
+                histogram.add_(bins.to(histogram.device))
         places = [self._place(histogram) for histogram in histograms]
         gathered: list[list[Tensor]] = [[] for _ in contributions]
         for weight in weights:

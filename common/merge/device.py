@@ -1,0 +1,79 @@
+"""A merge on another device: everything is moved there at the border, one layer at a time, and Δ comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from collabedit.common.contribution import ContributionLike, Dense, Factored, LayerUpdate
+from collabedit.common.editors.base import Editor
+from collabedit.common.errors import UsageError
+from collabedit.common.merge.base import MergeMethod, PriorOf
+from collabedit.common.prior import Prior
+
+MATRICES: Final = 4  # [d_in, d_in] in float64 that a merge may have on the device at once, with what a solver takes
+CPU: Final = torch.device("cpu")
+
+
+def chosen_device(name: str, d_in: int) -> torch.device:
+    """The device by name: cpu, cuda, cuda:1, …; auto: the GPU where there is one with room for a layer of `d_in`.
+
+    Raises UsageError for a device that is not there, or that does not compute in float64.
+    """
+    if name == "auto":
+        fits = torch.cuda.is_available() and torch.cuda.mem_get_info()[0] >= MATRICES * 8 * d_in**2
+        return torch.device("cuda") if fits else CPU
+    try:
+        torch.zeros(1, dtype=torch.float64, device=name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        mend = "give --device cpu, or auto: the GPU where there is one"
+        raise UsageError(f'--device "{name}": not there, or without float64', mend=mend) from error
+    return torch.device(name)
+
+
+def merge_on(
+    device: torch.device,
+    method: MergeMethod,
+    weights: Sequence[str],
+    prior: PriorOf,
+    contributions: Sequence[ContributionLike],
+    editor: Editor,
+) -> Iterator[tuple[str, Tensor]]:
+    """As `MergeMethod.merge`, computed on `device`; what is given and what is yielded lies in main memory.
+
+    A re-run on the same device gives the same bits; another device rounds otherwise.
+    """
+    if device == CPU:
+        yield from method.merge(weights, prior, contributions, editor)
+        return
+    moved = [_Moved(each, device) for each in contributions]
+    for weight, update in method.merge(weights, lambda weight: _prior_on(prior(weight), device), moved, editor):
+        yield weight, update.to(CPU)
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """A contribution whose layers are read to a device."""
+
+    contribution: ContributionLike
+    device: torch.device
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return self.contribution.weights
+
+    def layer(self, weight: str) -> LayerUpdate:
+        update, device = self.contribution.layer(weight), self.device
+        if isinstance(update, Factored):
+            return Factored(update.residual_factor.to(device), update.kkt_factor.to(device))
+        return Dense(update.delta.to(device), update.kkt_matrix.to(device))
+
+
+def _prior_on(prior: Prior, device: torch.device) -> Prior:
+    """The prior, read to a device. A factor of C0 is not read from disk: there it is sooner computed."""
+    past = None if prior.accumulated is None else prior.accumulated.to(device)
+    return replace(prior, given=lambda: prior.mean.to(device), accumulated=past, kept=None)
