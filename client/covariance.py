@@ -19,7 +19,7 @@ from collabedit.common.moments import MomentSum, SecondMoment
 
 TOKENS: Final = 4096  # padded tokens of a pass
 WINDOW: Final = (
-    32  # passes over which pieces of like length go together: on Wikipedia 3 % of a pass are padding, not 25 %
+    32  # passes over which pieces of like length go together: on Wikipedia 3 % of a pass are padding, not 26 %
 )
 
 
