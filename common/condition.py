@@ -18,6 +18,7 @@ from collabedit.common.linalg import Cholesky
 
 STEPS: Final = 12
 START_SEED: Final = 1
+CPU: Final = torch.device("cpu")
 Product = Callable[[Tensor], Tensor]
 
 
@@ -28,25 +29,29 @@ class System:
     n: int
     apply: Product
     solve: Product
+    device: torch.device = CPU
 
     @classmethod
     def of(cls, root: Cholesky) -> System:
         """A = F Fᵀ."""
         F = root.factor
-        return cls(len(F), lambda x: F @ (F.mT @ x), lambda x: root.solve_left(x[:, None])[:, 0])
+        return cls(len(F), lambda x: F @ (F.mT @ x), lambda x: root.solve_left(x[:, None])[:, 0], F.device)
 
 
 def condition(system: System) -> float:
     """λmax / λmin of A: a lower bound, in general within a factor of two. Some 50 passes over the factor."""
-    return largest_eigenvalue(system.apply, system.n) * largest_eigenvalue(system.solve, system.n)
+    largest, inverse = (
+        largest_eigenvalue(product, system.n, device=system.device) for product in (system.apply, system.solve)
+    )
+    return largest * inverse
 
 
-def largest_eigenvalue(apply: Product, n: int, *, steps: int = STEPS) -> float:
+def largest_eigenvalue(apply: Product, n: int, *, steps: int = STEPS, device: torch.device = CPU) -> float:
     """‖A‖₂ of a symmetric semi-definite A [n, n] from its products, to about a tenth, never above."""
     source = torch.Generator().manual_seed(START_SEED)
-    vector = torch.randn(n, dtype=torch.float64, generator=source)
-    basis = torch.zeros(min(steps, n), n, dtype=torch.float64)
-    ritz = torch.zeros(len(basis), len(basis), dtype=torch.float64)
+    vector = torch.randn(n, dtype=torch.float64, generator=source).to(device)
+    basis = torch.zeros(min(steps, n), n, dtype=torch.float64, device=device)
+    ritz = torch.zeros(len(basis), len(basis), dtype=torch.float64, device=device)
     for step in range(len(basis)):
         length = float(vector.norm())
         if length == 0.0:

@@ -16,7 +16,7 @@ from torch import Tensor
 from collabedit.common import triangle
 from collabedit.common.errors import ContributionError
 from collabedit.common.hparams import ResidualShares, Spread
-from collabedit.common.linalg import add_gram_, as_float64, mirror_
+from collabedit.common.linalg import add_gram_, add_upper_, as_float64, mirror_
 from collabedit.common.settings import Encoding, Schedule, WireDtype
 
 COLUMNS: Final = 1024  # of a dense S at a time
@@ -101,15 +101,14 @@ class Dense:
     def add_kkt_to(self, gram: Tensor) -> None:
         """gram += S, in place; float64 [d_in, d_in], symmetric."""
         self.add_kkt_upper_to(gram)
-        if self._is_packed:
-            mirror_(gram)
+        mirror_(gram)
 
     def add_kkt_upper_to(self, gram: Tensor) -> None:
         """The upper triangle of gram += S, in place; float64 [d_in, d_in]. What is below it means nothing then."""
         if self._is_packed:
             triangle.add_to_upper_(gram, self.kkt_matrix)
         else:
-            gram.add_(self.kkt_matrix)
+            add_upper_(gram, self.kkt_matrix)
 
     def add_delta_kkt_to(self, moment: Tensor) -> None:
         """moment += Δ S, in place; float64 [d_out, d_in]. A few columns of S are widened to float64 at a time."""

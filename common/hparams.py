@@ -33,6 +33,7 @@ class HyperParameters(BaseModel):
     nullspace_threshold: float = Field(
         default=2e-2, gt=0, description="AlphaEdit: eigenvalues of C0 below it span the null space; absolute"
     )
+    kappa: float = Field(default=1.0, gt=0, description="κ, editor ridge: weight of the identity in place of C")
     fact_token: Literal["subject_last"] = "subject_last"
     rewrite_module_tmp: str = Field(default="", description="name of the edited module, {} for the layer's number")
     layer_module_tmp: str = Field(default="", description="name of a block, {} for the layer's number")

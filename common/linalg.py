@@ -35,6 +35,31 @@ def add_gram_(into: Tensor, factor: Tensor, *, scale: float = 1.0) -> None:
         into[start:end, start:].addmm_(factor[start:end], factor[start:].mT, alpha=scale)
 
 
+def diagonal_blocks(matrix: Tensor) -> list[Tensor]:
+    """Copies of the blocks on the diagonal within which `add_gram_` and `add_upper_` change entries below it."""
+    starts = range(0, matrix.shape[0], ROWS)
+    return [matrix[start : start + ROWS, start : start + ROWS].clone() for start in starts]
+
+
+def add_upper_(into: Tensor, matrix: Tensor) -> None:
+    """The upper triangle of `into` += that of a symmetric matrix, both [n, n], in blocks of rows as `add_gram_`."""
+    for start in range(0, into.shape[0], ROWS):
+        into[start : start + ROWS, start:] += matrix[start : start + ROWS, start:]
+
+
+def add_lower_product_(into: Tensor, rows: Tensor, matrix: Tensor, diagonal: list[Tensor]) -> None:
+    """into += rows C, in place, for the symmetric C of which `matrix` holds what is below the blocks of `diagonal`.
+
+    rows, into: [m, n], float64. So C is still at hand where the upper triangle has become another matrix's.
+    """
+    for start, block in zip(range(0, matrix.shape[0], ROWS), diagonal, strict=True):
+        end = start + ROWS
+        below, mine = matrix[start:end, :start], rows[:, start:end]
+        into[:, start:end].addmm_(mine, block)
+        into[:, start:end].addmm_(rows[:, :start], below.mT)
+        into[:, :start].addmm_(mine, below)
+
+
 def mirror_(matrix: Tensor) -> None:
     """Makes a matrix [n, n] symmetric by its upper triangle, in place."""
     for start in range(0, matrix.shape[0], ROWS):

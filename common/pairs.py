@@ -10,9 +10,15 @@ from typing import Final, Literal
 
 from collabedit.common.errors import UsageError
 
-EditorName = Literal["memit", "emmet", "rome", "alphaedit"]
+EditorName = Literal["memit", "emmet", "rome", "alphaedit", "ridge"]
 MethodName = Literal[
-    "collabedit", "collabedit-equality", "collabedit-null-space", "simple-average", "task-arithmetic", "ties"
+    "collabedit",
+    "collabedit-equality",
+    "collabedit-null-space",
+    "collabedit-ridge",
+    "simple-average",
+    "task-arithmetic",
+    "ties",
 ]
 
 ALGORITHMS: Final[Mapping[EditorName, str]] = {
@@ -20,11 +26,13 @@ ALGORITHMS: Final[Mapping[EditorName, str]] = {
     "emmet": "EMMET",
     "rome": "ROME",
     "alphaedit": "AlphaEdit",
+    "ridge": "Ridge",
 }  # what a contribution says about itself
 EXACT_FOR: Final[Mapping[MethodName, frozenset[EditorName]]] = {
     "collabedit": frozenset({"memit"}),
     "collabedit-equality": frozenset({"emmet", "rome"}),
     "collabedit-null-space": frozenset({"alphaedit"}),
+    "collabedit-ridge": frozenset({"ridge"}),
     "simple-average": frozenset(),
     "task-arithmetic": frozenset(),
     "ties": frozenset(),

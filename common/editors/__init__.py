@@ -9,6 +9,7 @@ from collabedit.common.editors.alphaedit import AlphaEdit
 from collabedit.common.editors.base import Editor, in_full, unsplit
 from collabedit.common.editors.emmet import Emmet, Rome
 from collabedit.common.editors.memit import MEMIT, Memit
+from collabedit.common.editors.ridge import Ridge
 from collabedit.common.hparams import HyperParameters
 from collabedit.common.pairs import EditorName
 
@@ -17,6 +18,7 @@ EDITORS: Final[Mapping[EditorName, Callable[[HyperParameters], Editor]]] = {
     "emmet": lambda _: Emmet(),
     "rome": lambda _: Rome(),
     "alphaedit": lambda hparams: AlphaEdit(hparams.nullspace_threshold, hparams.L2),
+    "ridge": lambda hparams: Ridge(hparams.kappa),
 }
 
 
@@ -25,4 +27,16 @@ def editor_of(name: EditorName, hparams: HyperParameters) -> Editor:
     return EDITORS[name](hparams)
 
 
-__all__ = ["EDITORS", "MEMIT", "AlphaEdit", "Editor", "Emmet", "Memit", "Rome", "editor_of", "in_full", "unsplit"]
+__all__ = [
+    "EDITORS",
+    "MEMIT",
+    "AlphaEdit",
+    "Editor",
+    "Emmet",
+    "Memit",
+    "Ridge",
+    "Rome",
+    "editor_of",
+    "in_full",
+    "unsplit",
+]

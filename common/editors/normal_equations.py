@@ -14,7 +14,7 @@ from torch import Tensor
 
 from collabedit.common.condition import System
 from collabedit.common.contribution import Dense, Factored, LayerUpdate
-from collabedit.common.linalg import Cholesky, add_gram_, as_float64
+from collabedit.common.linalg import Cholesky, add_gram_, add_lower_product_, as_float64, diagonal_blocks
 from collabedit.common.prior import Prior
 
 BATCH: Final = 512  # columns of factors that are added at a time: the sums are read and written once for so many
@@ -55,7 +55,8 @@ class NormalEquations:
         self._shape: tuple[int, int] | None = None
         self._thin: list[Factored] = []
         self._new = 0  # columns of all thin uploads so far
-        self._gram: Tensor | None = None  # A, its upper triangle
+        self._gram: Tensor | None = None  # A above the blocks on the diagonal and in them, C below them
+        self._diagonal: list[Tensor] = []  # C's own blocks there
         self._moment: Tensor | None = None  # G, less what self._deltas has
         self._deltas: Tensor | None = None  # Σ Δᵢ of the dense uploads, still to be multiplied by C
 
@@ -80,7 +81,7 @@ class NormalEquations:
         self._drain(1)
         gram, moment = self._sums()
         if self._deltas is not None:
-            self._prior.add_product_to(moment, self._deltas)
+            add_lower_product_(moment, self._deltas, gram, self._diagonal)
             self._deltas = None
         self._gram = self._moment = None
         root = Cholesky.of(gram, what=f"C + KKᵀ of {self._what}", overwrite=True)
@@ -102,6 +103,7 @@ class NormalEquations:
         if self._gram is None or self._moment is None:
             assert self._shape is not None
             self._gram = self._prior.dense()
+            self._diagonal = diagonal_blocks(self._gram)
             self._moment = torch.zeros(self._shape, dtype=torch.float64, device=self._gram.device)
         return self._gram, self._moment
 
@@ -174,7 +176,7 @@ def _system(root: Cholesky, scale: float, X: Tensor, core: Cholesky) -> System:
         y -= X.mT @ core.solve_left((X @ y)[:, None])[:, 0] / scale
         return root.upper_inverse_(y[None])[0] / scale
 
-    return System(len(F), apply, solve)
+    return System(len(F), apply, solve, F.device)
 
 
 def _rows_of_factors(prior: Prior, thin: list[Factored]) -> Tensor:

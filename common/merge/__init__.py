@@ -7,14 +7,14 @@ from typing import Final
 
 from collabedit.common.errors import UsageError
 from collabedit.common.merge.base import MergeMethod, PriorOf
-from collabedit.common.merge.collabedit import COLLABEDIT, EQUALITY, NULL_SPACE, CollabEdit
+from collabedit.common.merge.collabedit import COLLABEDIT, EQUALITY, NULL_SPACE, RIDGE, CollabEdit
 from collabedit.common.merge.device import chosen_device, merge_on
 from collabedit.common.merge.simple_average import SimpleAverage
 from collabedit.common.merge.task_arithmetic import TaskArithmetic
 from collabedit.common.merge.ties import Ties
 
 MERGE_METHODS: Final[Mapping[str, MergeMethod]] = {
-    each.name: each for each in (COLLABEDIT, EQUALITY, NULL_SPACE, SimpleAverage(), TaskArithmetic(), Ties())
+    each.name: each for each in (COLLABEDIT, EQUALITY, NULL_SPACE, RIDGE, SimpleAverage(), TaskArithmetic(), Ties())
 }
 
 

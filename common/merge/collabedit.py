@@ -20,7 +20,7 @@ class CollabEdit:
     """Non-destructive: equal to the global edit, to rounding. One editor's sums, hence one name for each.
 
     collabedit: G = ΣΔᵢ(C + Sᵢ), A = C + ΣSᵢ. collabedit-equality: the stacked equalities Δ[L₁ L₂ …] = [R̃₁ R̃₂ …].
-    collabedit-null-space: A = P(ΣSᵢ + S_past) + L2·I.
+    collabedit-null-space: A = P(ΣSᵢ + S_past) + L2·I. collabedit-ridge: A = κI + ΣSᵢ (Algorithm 1, for hyper-networks).
     """
 
     name: MethodName = "collabedit"
@@ -42,4 +42,5 @@ class CollabEdit:
 
 COLLABEDIT: Final = CollabEdit()
 EQUALITY: Final = CollabEdit("collabedit-equality", EXACT_FOR["collabedit-equality"])
+RIDGE: Final = CollabEdit("collabedit-ridge", EXACT_FOR["collabedit-ridge"])
 NULL_SPACE: Final = CollabEdit("collabedit-null-space", EXACT_FOR["collabedit-null-space"])

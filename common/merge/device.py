@@ -75,5 +75,9 @@ class _Moved:
 
 def _prior_on(prior: Prior, device: torch.device) -> Prior:
     """The prior, read to a device. A factor of C0 is not read from disk: there it is sooner computed."""
-    past = None if prior.accumulated is None else prior.accumulated.to(device)
-    return replace(prior, given=lambda: prior.mean.to(device), accumulated=past, kept=None)
+    past, packed = (
+        None if each is None else each.to(device) for each in (prior.accumulated, prior.accumulated_triangle)
+    )
+    return replace(
+        prior, given=lambda: prior.mean.to(device), accumulated=past, accumulated_triangle=packed, kept=None
+    )

@@ -24,7 +24,7 @@ W = "h.7.mlp.weight"
 BOUND = {torch.float32: 1e-6, torch.float64: 1e-9}
 HPARAMS = HyperParameters(
     layers=(7,), v_num_grad_steps=1, v_lr=0.5, v_weight_decay=0, clamp_norm_factor=1, kl_factor=0,
-    mom2_update_weight=20_000, nullspace_threshold=0.02, L2=10,
+    mom2_update_weight=20_000, nullspace_threshold=0.02, L2=10, kappa=0.5,
 )  # fmt: skip
 
 
@@ -54,7 +54,15 @@ def alphaedit(K: Tensor, R: Tensor, prior: Prior) -> Tensor:
     return torch.linalg.solve(system, P @ K @ R.mT).mT
 
 
-LITERAL = {"memit": memit, "emmet": emmet, "rome": emmet, "alphaedit": alphaedit}
+def ridge(K: Tensor, R: Tensor, prior: Prior) -> Tensor:
+    """R Kᵀ (κI + S_past + K Kᵀ)⁻¹ (Algorithm 2, line 16)."""
+    system = HPARAMS.kappa * torch.eye(len(K), dtype=torch.float64) + K @ K.mT
+    if prior.past is not None:
+        system += prior.beta1 * prior.past @ prior.past.mT
+    return torch.linalg.solve(system, K @ R.mT).mT
+
+
+LITERAL = {"memit": memit, "emmet": emmet, "rome": emmet, "alphaedit": alphaedit, "ridge": ridge}
 
 
 def union(problem) -> tuple[Tensor, Tensor]:
@@ -265,9 +273,9 @@ def test_a_null_space_with_nothing_in_it_is_refused_by_name(known):
 
 @pytest.mark.parametrize("name", EDITORS)
 def test_what_has_no_factor_names_the_weight(name):
-    """A C that is not definite, or a null space that a negative S has spoilt."""
+    """A C that is not definite, or a negative S where C plays no part."""
     prior = Prior(-torch.eye(8, dtype=torch.float64))
-    update = Dense(torch.ones(3, 8), -100.0 * torch.eye(8)) if name == "alphaedit" else unsplit(
+    update = Dense(torch.ones(3, 8), -100.0 * torch.eye(8)) if name in ("alphaedit", "ridge") else unsplit(
         torch.ones(8, 1), torch.ones(3, 1)
     )  # fmt: skip
     if name == "memit":

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collabedit.common.contribution import Dense
-from collabedit.common.linalg import ROWS, add_gram_, mirror_
+from collabedit.common.linalg import ROWS, add_gram_, add_lower_product_, add_upper_, diagonal_blocks, mirror_
 from collabedit.common.triangle import add_product_, add_to_upper_, order_of, pack, packed_length, unpack
 
 SIZES = st.sampled_from([1, 2, 3, 17, ROWS, ROWS + 1, 2 * ROWS + 5])
@@ -55,6 +55,19 @@ def test_half_a_gram_matrix_is_all_of_it(n, r, seed, scale):
     mirror_(A)
     torch.testing.assert_close(A, wanted)
     assert torch.equal(A, A.mT)
+
+
+@given(n=SIZES, seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=15)
+def test_a_matrix_below_the_diagonal_outlives_another_above_it(n, seed):
+    """C, then C + S + F Fᵀ above: products with C are still to be had, in the same memory."""
+    C, S, F, rows = symmetric(n, seed), symmetric(n, seed + 1), torch.randn(n, 3).double(), torch.randn(4, n).double()
+    held, diagonal, into = C.clone(), diagonal_blocks(C), torch.ones(4, n, dtype=torch.float64)
+    add_upper_(held, S)
+    add_gram_(held, F)
+    add_lower_product_(into, rows, held, diagonal)
+    torch.testing.assert_close(into, 1 + rows @ C)
+    torch.testing.assert_close(held.triu(), (C + S + F @ F.mT).triu())
 
 
 def test_no_triangle_has_two_numbers():
