@@ -1,8 +1,8 @@
 """The merge beside the dense formula Σ Δᵢ(C + Sᵢ) · (C + ΣSᵢ)⁻¹, in time and memory.
 
-    python benchmarks/merge.py                                  # d_in 6400, d_out 1600: minutes, some 3 GB of memory
-    python benchmarks/merge.py --d-in 16384 --d-out 4096        # one layer of GPT-J: an hour on two cores, 20 GB
-    python benchmarks/merge.py --d-in 1024 --d-out 256          # seconds, to see that it runs
+    python benchmarks/merge.py                              # d_in 6400, d_out 1600: GPT2-XL
+    python benchmarks/merge.py --d-in 16384 --d-out 4096 --dense-clients 1 --runs 1 --no-memory     # GPT-J, one layer
+    python benchmarks/merge.py --d-in 1024 --d-out 256      # to see that it runs; ratios need the size
 
 The dense side is the formula as it is written: for each client the sum C + Sᵢ and the product Δᵢ(C + Sᵢ), in float64;
 then torch.linalg.inv of C + ΣSᵢ and the product with it. Its clients cost the same each, so `--dense-clients` of
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ import click
 import torch
 from torch import Tensor
 
-from collabedit.common.contribution import Contribution, Dense, Factored, Metadata
+from collabedit.common.contribution import Contribution, Dense, Metadata
 from collabedit.common.contribution_file import ContributionFile, write_contribution
 from collabedit.common.covariance_file import CovarianceFile, CovarianceMetadata, write_covariance
 from collabedit.common.editors import MEMIT
@@ -87,20 +88,24 @@ def best_of(runs: int, work: Callable[[], Tensor]) -> tuple[float, Tensor]:
     return min(seconds for seconds, _ in both), both[-1][1]
 
 
+def add_client(gram: Tensor, moment: Tensor, C: Tensor, update: Dense) -> Tensor:
+    """One client's part of the formula: G += Δ(C + S), A += S."""
+    moment += update.delta @ (C + update.kkt_matrix)
+    gram += update.kkt_matrix
+    return moment
+
+
 def dense_side(C: Tensor, given: list[Contribution], clients: int, runs: int) -> tuple[dict[str, float], Tensor]:
     """The formula's seconds for all `clients`, of which `given` are computed; and Δ of those."""
-    in_full = []
+    spent, gram, moment = 0.0, C.clone(), torch.zeros(given[0].layer(WEIGHT).shape, dtype=torch.float64)
     for each in given:
         update = each.layer(WEIGHT)
-        assert isinstance(update, Factored)
-        in_full.append(Dense(MEMIT.solve(Prior(C), [update], what=WEIGHT), update.kkt()))
-    spent, gram, moment = 0.0, C.clone(), torch.zeros(in_full[0].shape, dtype=torch.float64)
-    for update in in_full:
-        seconds, _ = timed(lambda update=update: moment.add_(update.delta @ (C + update.kkt_matrix)))  # type: ignore[misc]
-        spent += seconds + timed(lambda update=update: gram.add_(update.kkt_matrix))[0]  # type: ignore[misc]
+        in_full = Dense(MEMIT.solve(Prior(C), [update], what=WEIGHT), update.kkt())
+        spent += timed(partial(add_client, gram, moment, C, in_full))[0]
+        del in_full
     last, result = best_of(runs, lambda: moment @ torch.linalg.inv(gram))
-    seconds = spent / len(in_full) * clients + last
-    return {"dense_s": seconds, "dense_a_client_s": spent / len(in_full), "dense_inverse_s": last}, result
+    seconds = spent / len(given) * clients + last
+    return {"dense_s": seconds, "dense_a_client_s": spent / len(given), "dense_inverse_s": last}, result
 
 
 def workload(mean: Tensor, d_out: int, clients: int, edits: int, computed: int, runs: int) -> dict[str, float | str]:
@@ -215,9 +220,9 @@ def main(
 def time_rows(d_in: int, d_out: int, dense_clients: int, runs: int) -> list[dict[str, float | str]]:
     """The workloads, each told as soon as it is measured."""
     print(
-        f"d_in {d_in}, d_out {d_out}, {torch.get_num_threads()} threads; seconds, dense side: {dense_clients} clients"
+        f"d_in {d_in}, d_out {d_out}, {torch.get_num_threads()} threads; seconds. Dense side: {dense_clients} clients"
     )
-    print("timed, the time of one times the number of clients, and one inverse")
+    print("timed, their mean times the number of clients, and one inverse")
     mean, rows = covariance(d_in), []
     for clients, edits, wanted in WORKLOADS:
         row = workload(mean, d_out, clients, edits, min(clients, dense_clients), runs)
