@@ -18,7 +18,7 @@ CHECKING_SECONDS: Final = 600.0  # the server reads a contribution through befor
 
 
 def _layers(merged: Iterable[pb.LayerWeights]) -> tuple[LayerVersion, ...]:
-    return tuple(LayerVersion(each.weight, each.digest, each.kkt_digest) for each in merged)
+    return tuple(LayerVersion(each.weight, each.digest, tuple(each.kkt_digests), each.kkt_withheld) for each in merged)
 
 
 def _snapshot(state: pb.RoundState) -> Snapshot:

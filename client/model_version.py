@@ -14,18 +14,18 @@ from torch import Tensor
 from collabedit.client.loading import LoadedModel
 from collabedit.client.snapshot import LayerVersion, Version
 from collabedit.client.weights import write_weight
+from collabedit.common.accumulated import side_by_side
 from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.errors import BadFileError
 from collabedit.common.prior import Prior
 from collabedit.common.settings import FederationSettings
 from collabedit.common.tensor_file import CODES, TensorFile
+from collabedit.common.triangle import packed_length
 
 Fetch = Callable[[str], Path]
 
 
-def checked_tensor(
-    file: Path, name: str, shape: tuple[int | None, int | None], dtypes: Collection[torch.dtype]
-) -> Tensor:
+def checked_tensor(file: Path, name: str, shape: tuple[int | None, ...], dtypes: Collection[torch.dtype]) -> Tensor:
     """The one tensor of a file from the server, mapped. `None` in `shape`: any size.
 
     Raises BadFileError where the file holds anything but `name`, in another shape or dtype, or numbers not finite.
@@ -63,8 +63,8 @@ class VersionedModel:
 
     @property
     def digests(self) -> set[str]:
-        """The content addresses that the present version needs: its weights and accumulated factors."""
-        return {digest for each in self.base.layers for digest in (each.digest, each.kkt_digest) if digest}
+        """The content addresses that the present version needs: its weights and the pieces of what accumulated."""
+        return {digest for each in self.base.layers for digest in (each.digest, *each.kkt_digests)}
 
     def catch_up(self, version: Version) -> None:
         """Writes the weights of `version`, whatever the model holds; nothing is written before all of it is checked."""
@@ -98,13 +98,27 @@ class VersionedModel:
         folder = self.loaded.folder
         return checked_tensor(self._fetch(digest), name, folder.shape(name), {folder.weight(name).dtype})
 
-    def accumulated(self, weight: str) -> Tensor | None:
-        """L of ΣKKᵀ = L Lᵀ of the rounds up to the base version, [d_in, r] float64; None where there is none."""
-        digest = next((each.kkt_digest for each in self.base.layers if each.weight == weight), "")
-        if not digest:
-            return None
+    def accumulated(self, weight: str) -> list[Tensor]:
+        """Pieces whose sum is ΣKKᵀ of the rounds up to the base version (`collabedit.common.accumulated`).
+
+        Downloads those that are not at hand: after the first time, what has been added since.
+        """
         d_in = self.loaded.folder.shape(weight)[1]
-        return checked_tensor(self._fetch(digest), f"{weight}.kkt_factor", (d_in, None), {torch.float64, torch.float32})
+        return [self._piece(weight, digest, d_in) for digest in self._layer(weight).kkt_digests]
+
+    def knows_prior(self, weight: str) -> bool:
+        """Whether all that C is made of can be had by a client."""
+        return not self._layer(weight).kkt_withheld
+
+    def _layer(self, weight: str) -> LayerVersion:
+        return next((each for each in self.base.layers if each.weight == weight), LayerVersion(weight, ""))
+
+    def _piece(self, weight: str, digest: str, d_in: int) -> Tensor:
+        file = self._fetch(digest)
+        packed = f"{weight}.kkt_triangle"
+        if packed in TensorFile.open(file).names:
+            return checked_tensor(file, packed, (packed_length(d_in),), {torch.float64})
+        return checked_tensor(file, f"{weight}.kkt_factor", (d_in, None), {torch.float64, torch.float32})
 
 
 class Priors(Mapping[str, Prior]):
@@ -117,13 +131,19 @@ class Priors(Mapping[str, Prior]):
 
     def __getitem__(self, weight: str) -> Prior:
         settings = self._settings
+        factor, triangle = side_by_side(self._model.accumulated(weight) if settings.beta1 else [])
         return Prior(
             self._covariance.mean(weight),
             settings.hparams.mom2_update_weight,
             settings.beta0,
-            self._model.accumulated(weight) if settings.beta1 else None,
+            factor,
             settings.beta1,
+            accumulated_triangle=triangle,
         )
+
+    def known(self, weight: str) -> bool:
+        """Whether this party can compute C: some of it may be withheld, where no party needs it."""
+        return self._model.knows_prior(weight)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._settings.edited_weights)

@@ -32,11 +32,16 @@ ENDED: Final = frozenset({Phase.PUBLISHED, Phase.NO_QUORUM, Phase.ABORTED})
 
 @dataclass(frozen=True)
 class LayerVersion:
-    """Where the new weights of one layer are: content addresses; `kkt_digest` is empty where nothing accumulated."""
+    """Where the new weights of one layer are: content addresses.
+
+    kkt_digests: of pieces whose sum is the accumulated ΣS; kkt_withheld: the next round's C holds more than that, which
+    no client is told.
+    """
 
     weight: str
     digest: str
-    kkt_digest: str = ""
+    kkt_digests: tuple[str, ...] = ()
+    kkt_withheld: bool = False
 
 
 @dataclass(frozen=True)

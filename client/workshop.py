@@ -119,7 +119,8 @@ class Workshop:
 
     def _encoded(self, name: str, update: Factored) -> LayerUpdate:
         settings = self._settings
-        prior = partial(self._priors.__getitem__, name) if self._priors is not None else None
+        known = self._priors is not None and self._priors.known(name)
+        prior = partial(self._priors.__getitem__, name) if self._priors is not None and known else None
         return encoded(update, settings.encoding, self._editor, prior, what=name).to(DTYPES[settings.dtype])
 
     def _metadata(self, slot: Slot, edits: int) -> Metadata:

@@ -67,7 +67,7 @@ def folded(pieces: Sequence[Tensor], *, d_in: int) -> Tensor:
 
 
 def side_by_side(pieces: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """(L, T), as a prior takes the sum: L [d_in, r] of all thin pieces, T of all triangles; None where there are none."""
+    """(L, T), as a prior takes the sum: L [d_in, r] of all thin pieces, T of all triangles; None: there are none."""
     thin = [as_float64(piece) for piece in pieces if piece.ndim == 2]
     packed = [as_float64(piece) for piece in pieces if piece.ndim == 1]
     factor = None if not thin else thin[0] if len(thin) == 1 else torch.cat(thin, 1)

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 
 from collabedit.common.errors import NotPositiveDefiniteError
+from collabedit.common.watched import LayerNumbers
 from collabedit.server.asked import Decision, contributing, entering, leaving, rolling_back
 from collabedit.server.policy import LastSeen, Policy, next_event, wait_ends
 from collabedit.server.refusals import NotFoundRefusal
@@ -49,8 +50,13 @@ class Merges(Protocol):
         """Raises ContributionError unless the blob is a contribution that this layer of the round can take."""
         ...
 
-    def merge(self, round_: Round, base: Sequence[LayerWeights]) -> tuple[LayerWeights, ...]:
-        """Merges the round's present layer onto the base version's weights. Raises NotPositiveDefiniteError."""
+    def merge(
+        self, round_: Round, base: Sequence[LayerWeights], report: Callable[[LayerNumbers], None]
+    ) -> tuple[LayerWeights, ...]:
+        """Merges the round's present layer onto the base version's weights, and reports each layer's numbers.
+
+        Raises NotPositiveDefiniteError.
+        """
         ...
 
     def sweep(self, needed: Set[str], done_with: Set[str]) -> None:
@@ -313,16 +319,20 @@ class Coordinator:
     async def _merge(self, merging: Round) -> None:
         loop = asyncio.get_running_loop()
         event: Event
+        numbers: list[LayerNumbers] = []
         try:
             base = await self._call(self._store.version, merging.base_version)
-            merged = await loop.run_in_executor(self._merging, self._merges.merge, merging, base or ())
+            merge = partial(self._merges.merge, merging, base or (), numbers.append)
+            merged = await loop.run_in_executor(self._merging, merge)
             kind = LastLayerMerged if merging.last_layer else LayerMerged
-            event = kind(at=self._clock(), merged=merged)
+            event = kind(at=self._clock(), merged=merged, numbers=tuple(numbers))
         except NotPositiveDefiniteError as error:
-            event = NotPositiveDefinite(at=self._clock(), reason=error.what)
+            event = NotPositiveDefinite(at=self._clock(), reason=error.what, numbers=tuple(numbers))
         except Exception as error:
             LOG.exception("the merge failed", number=merging.number)
-            event = Abort(at=self._clock(), reason=f"the merge failed: {type(error).__name__}: {error}")
+            reason = f"the merge failed: {type(error).__name__}: {error}"
+            event = Abort(at=self._clock(), reason=reason, numbers=tuple(numbers))
+        _log_numbers(merging.number, numbers)
 
         def decide(round_: Round, now: float) -> Event | None:
             self._merge_task = None
@@ -342,3 +352,10 @@ class Coordinator:
         if self._ended is not None and self._ended.round.number == number:
             return self._view(self._ended)
         return self.view()
+
+
+def _log_numbers(round_: int, numbers: Sequence[LayerNumbers]) -> None:
+    for each in numbers:
+        LOG.info("layer", round=round_, **each.model_dump(exclude={"contributions"}))
+        for line in each.warnings:
+            LOG.warning(line, round=round_)

@@ -6,7 +6,8 @@ Runs in worker threads. torch is imported with the first call: a server that wai
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,19 +17,21 @@ from collabedit.common.errors import BadFileError, CollabEditError, Contribution
 from collabedit.common.model_folder import ModelFolder
 from collabedit.common.pairs import ALGORITHMS, check_pair
 from collabedit.common.settings import FederationSettings
+from collabedit.common.watched import LayerNumbers
+from collabedit.server.accumulating import Accumulator
 from collabedit.server.blobs import BlobError, BlobStore
 from collabedit.server.kept_roots import KeptRootFile
-from collabedit.server.rounds import LayerWeights, Round
+from collabedit.server.rounds import LayerWeights, Past, Round
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from collabedit.common.contribution_file import ContributionFile
+    from collabedit.common.condition import System
+    from collabedit.common.contribution import LayerUpdate
     from collabedit.common.prior import Prior
     from collabedit.common.validation import Rules
 
 LOG = structlog.get_logger()
-KKT = "kkt_factor"
 ENCODINGS = ("factored", "dense")
 UNUSED_SECONDS = 3600.0  # an upload that no round counts
 UNFINISHED_SECONDS = 7 * 86_400.0  # an upload that has stopped
@@ -52,6 +55,7 @@ class Merger:
         self._model = model
         self._covariance = covariance
         self._blobs = blobs
+        self._accumulator = Accumulator(settings, blobs)
 
     def check(self, round_: Round, client: str, digest: str) -> None:
         """Raises ContributionError, naming client and layer, unless the blob may be merged in this layer's place."""
@@ -69,11 +73,14 @@ class Merger:
             what = error.what.removeprefix(f"{path}: ")
             raise ContributionError(f"{where}: {what}", mend=error.mend) from error
 
-    def merge(self, round_: Round, base: Sequence[LayerWeights]) -> tuple[LayerWeights, ...]:
+    def merge(
+        self, round_: Round, base: Sequence[LayerWeights], report: Callable[[LayerNumbers], None]
+    ) -> tuple[LayerWeights, ...]:
         """W + Δ of the round's present layer (all layers in one-shot), each a blob, one layer in memory at a time.
 
-        base: the layers of the version that the round stands on; none for version 0. Contributions are summed in the
-        order of the client ids. Raises NotPositiveDefiniteError that names the layer and the smallest pivot.
+        base: the layers of the version that the round stands on; none for version 0. report: is told the numbers of
+        each layer when it is merged. Contributions are summed in the order of the client ids. Raises
+        NotPositiveDefiniteError that names the layer and the smallest pivot.
         """
         from collabedit.common.contribution_file import ContributionFile
         from collabedit.common.editors import editor_of
@@ -84,19 +91,22 @@ class Merger:
         if lossy:
             LOG.warning(lossy, round=round_.number)
         stands_on = {each.weight: each for each in base}
+        clients = [each.client for each in round_.contributed]
         files = [ContributionFile.open(self._blobs.path(each.digest)) for each in round_.contributed]
+        conditions: dict[str, float] = {}
         updates = merge_method(settings.method).merge(
             round_.exchanges[round_.layer],
-            lambda weight: self._prior(weight, stands_on.get(weight)),
+            lambda weight: self._prior(weight, stands_on.get(weight), conditions),
             files,
             editor_of(settings.editor, settings.hparams),
         )
         merged = []
         for weight, update in updates:
-            layer = stands_on.get(weight)
-            digest = self._write_weight(weight, layer, update)
+            given = [file.layer(weight) for file in files]
+            done, numbers = self._finish(weight, stands_on.get(weight), update, clients, given, conditions.get(weight))
             del update
-            merged.append(LayerWeights(weight, digest, self._accumulate(weight, layer, files)))
+            report(numbers)
+            merged.append(done)
         return tuple(merged)
 
     def sweep(self, needed: Set[str], done_with: Set[str]) -> None:
@@ -129,20 +139,23 @@ class Merger:
             round=round_.number,
         )
 
-    def _prior(self, weight: str, layer: LayerWeights | None) -> Prior:
-        """C = β0·λ·C0 + β1·ΣS of the rounds before (eq. 7)."""
+    def _prior(self, weight: str, layer: LayerWeights | None, conditions: dict[str, float]) -> Prior:
+        """C = β0·λ·C0 + β1·ΣS of the rounds before (eq. 7). conditions: gets that of the system solved, by weight."""
+        from collabedit.common.accumulated import side_by_side
         from collabedit.common.covariance_file import CovarianceFile
         from collabedit.common.prior import Prior
 
         settings = self._settings
-        past = self._accumulated(weight, layer)
+        factor, triangle = side_by_side(self._accumulator.in_prior(weight, layer.past) if layer else [])
         return Prior(
             lambda: CovarianceFile.open(self._covariance).mean(weight),
             settings.hparams.mom2_update_weight,
             settings.beta0,
-            past,
+            factor,
             settings.beta1,
             self._kept_root(weight),
+            accumulated_triangle=triangle,
+            watch=partial(_note_condition, conditions, weight),
         )
 
     def _kept_root(self, weight: str) -> KeptRootFile | None:
@@ -151,31 +164,44 @@ class Merger:
             return None
         return KeptRootFile(self._roots / self._settings.covariance_fingerprint.removeprefix("sha256:"), weight)
 
-    def _accumulated(self, weight: str, layer: LayerWeights | None) -> Tensor | None:
-        """L [d_in, r], float64, with L Lᵀ = ΣS of the rounds before; None where there is none."""
-        if layer is None or not layer.kkt_digest:
-            return None
-        return self._read(layer.kkt_digest, f"{weight}.{KKT}")
+    def _finish(
+        self,
+        weight: str,
+        layer: LayerWeights | None,
+        update: Tensor,
+        clients: Sequence[str],
+        given: Sequence[LayerUpdate],
+        condition: float | None,
+    ) -> tuple[LayerWeights, LayerNumbers]:
+        """Writes W + Δ and ΣS with this round's in it, as blobs; Δ: [d_out, d_in], float64."""
+        from collabedit.common.accumulated import part_of
+        from collabedit.common.watching import change_numbers, contribution_numbers, past_numbers, sum_numbers
 
-    def _accumulate(self, weight: str, layer: LayerWeights | None, files: Sequence[ContributionFile]) -> str:
-        """Writes ΣS with this round's added to it; returns the blob's digest, "" where the federation uses none."""
-        from collabedit.common.factors import accumulate_kkt
+        before, base = self._weight(weight, layer), self._model.weight(weight)
+        after = _added(weight, before, update)
+        d_in = update.shape[1]
+        past = self._accumulator.add(
+            weight, layer.past if layer else Past(), clients, (part_of(each) for each in given), d_in=d_in
+        )
+        rank, counted, kkt_norm = sum_numbers(given)
+        pieces = self._accumulator.every(weight, past)
+        past_norm, past_rank = past_numbers(pieces, d_in=d_in) if pieces else (None, None)
+        numbers = LayerNumbers(
+            weight=weight,
+            condition=condition,
+            rank=rank,
+            rank_counted=counted,
+            kkt_norm=kkt_norm,
+            past_norm=past_norm,
+            past_rank=past_rank,
+            contributions=contribution_numbers(clients, given),
+            **change_numbers(before, after, update, base),
+        )
+        return LayerWeights(weight, self._write(weight, after), past), numbers
 
-        if self._settings.beta1 == 0:
-            return ""
-        past, d_in = self._accumulated(weight, layer), self._model.shape(weight)[1]
-        total = accumulate_kkt(past, (file.layer(weight) for file in files), d_in=d_in)
-        return self._write(f"{weight}.{KKT}", total)
-
-    def _write_weight(self, weight: str, layer: LayerWeights | None, update: Tensor) -> str:
-        """W + Δ in W's own dtype; update Δ: [d_out, d_in], float64."""
-        import torch
-
-        present = self._read(layer.digest, weight) if layer else self._model.weight(weight)
-        merged = (present.to(torch.float64) + update).to(present.dtype)
-        if not bool(torch.isfinite(merged).all()):
-            raise CollabEditError(f"{weight}: the merged weights are not finite")
-        return self._write(weight, merged)
+    def _weight(self, weight: str, layer: LayerWeights | None) -> Tensor:
+        """W as it is in the version that the round stands on, mapped."""
+        return self._read(layer.digest, weight) if layer else self._model.weight(weight)
 
     def _read(self, digest: str, name: str) -> Tensor:
         from collabedit.common.tensor_file import TensorFile
@@ -188,3 +214,20 @@ class Merger:
         with self._blobs.scratch() as file:
             write_tensors(file, {name: tensor})
             return self._blobs.adopt(file)
+
+
+def _added(weight: str, present: Tensor, update: Tensor) -> Tensor:
+    """W + Δ in W's own dtype."""
+    import torch
+
+    merged = (present.to(torch.float64) + update).to(present.dtype)
+    if not bool(torch.isfinite(merged).all()):
+        raise CollabEditError(f"{weight}: the merged weights are not finite")
+    return merged
+
+
+def _note_condition(conditions: dict[str, float], weight: str, system: System) -> None:
+    """Keeps the largest of the conditions of a weight's systems; a lossy method solves one for each party."""
+    from collabedit.common.condition import condition
+
+    conditions[weight] = max(conditions.get(weight, 0.0), condition(system))

@@ -10,7 +10,7 @@ from collabedit.common.settings import FederationSettings
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.identity import caller
 from collabedit.server.refusals import BadRequestRefusal, NotFoundRefusal
-from collabedit.server.services import LOG, LONGEST_REASON, answers, round_record, round_state
+from collabedit.server.services import LOG, LONGEST_REASON, answers, layer_numbers, round_record, round_state
 from collabedit.server.store import Store
 from collabedit.v1 import federation_pb2 as pb
 from collabedit.v1 import federation_pb2_grpc as rpc
@@ -53,6 +53,18 @@ class OperationsService(rpc.OperationsServicer):
         recorded = await asyncio.to_thread(self._store.rounds, request.limit)
         shown = None if who.role == "admin" else who.client_id
         return pb.ListRoundsReply(rounds=(round_record(each.round, members_of=shown) for each in recorded))
+
+    @answers
+    async def GetRound(self, request: pb.GetRoundRequest, context: Any) -> pb.RoundRecord:  # noqa: N802
+        """One round with its numbers; a client sees of members and contributions its own."""
+        who = caller(context)
+        found = await asyncio.to_thread(self._store.round, request.round)
+        if found is None:
+            raise NotFoundRefusal(f"no round {request.round}", mend="`collab rounds` lists those that there are")
+        shown = None if who.role == "admin" else who.client_id
+        record = round_record(found, members_of=shown)
+        record.numbers.extend(layer_numbers(each, contributions_of=shown) for each in found.numbers)
+        return record
 
     @answers
     async def IssueToken(self, request: pb.IssueTokenRequest, context: Any) -> pb.IssueTokenReply:  # noqa: N802

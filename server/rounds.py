@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
+from collabedit.common.watched import LayerNumbers
+
 
 class Phase(Enum):
     """Where a round is."""
@@ -48,12 +50,24 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Past:
+    """The accumulated ΣKKᵀ of a layer: content addresses of pieces whose sum it is (`collabedit.common.accumulated`).
+
+    released: what clients may read; withheld: what has been contributed since by `party` alone, which they may not.
+    """
+
+    released: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
+    party: str = ""
+
+
+@dataclass(frozen=True)
 class LayerWeights:
-    """New weights of one layer: content addresses of the weight and of the accumulated ΣKKᵀ (empty: none)."""
+    """New weights of one layer: content addresses of the weight and of the ΣKKᵀ that has accumulated with it."""
 
     weight: str
     digest: str
-    kkt_digest: str = ""
+    past: Past = Past()
 
 
 Reasons = Mapping[str, str]
@@ -65,7 +79,8 @@ class Round:
 
     exchanges: the weights that each exchange carries: one each in layer-sync, all at once in one-shot.
     merged: the layers merged in this attempt, in the order of the exchanges; of a rollback, those of the version
-    that it brought back, which is `restores` (None: the round is no rollback).
+    that it brought back, which is `restores` (None: the round is no rollback). numbers: of the layers merged in this
+    attempt, also of a round that came to nothing then.
     opened, entered (the first Enter), since (collecting of the present layer began), ended: Unix seconds.
     """
 
@@ -84,6 +99,7 @@ class Round:
     ended: float | None = None
     reason: str = ""
     restores: int | None = None
+    numbers: tuple[LayerNumbers, ...] = ()
 
     def member(self, client: str) -> Member | None:
         """The client's membership; None where it never entered."""
@@ -174,6 +190,7 @@ class LayerMerged(Event):
     """a layer is merged"""
 
     merged: tuple[LayerWeights, ...]
+    numbers: tuple[LayerNumbers, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +198,7 @@ class LastLayerMerged(Event):
     """the last layer is merged"""
 
     merged: tuple[LayerWeights, ...]
+    numbers: tuple[LayerNumbers, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +206,7 @@ class NotPositiveDefinite(Event):
     """C + ΣS is not positive definite"""
 
     reason: str
+    numbers: tuple[LayerNumbers, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +214,7 @@ class Abort(Event):
     """an admin aborts"""
 
     reason: str
+    numbers: tuple[LayerNumbers, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +312,7 @@ def _drop(round_: Round, event: Drop) -> Round:
 def _restart(round_: Round, event: Restart) -> Round:
     _require(round_.layer > 0, f"round {round_.number} has merged nothing yet: there is nothing to restart")
     remaining = _awaiting(_out(round_, event.reasons))
-    return replace(remaining, attempt=round_.attempt + 1, layer=0, merged=(), since=event.at)
+    return replace(remaining, attempt=round_.attempt + 1, layer=0, merged=(), numbers=(), since=event.at)
 
 
 def _complete(round_: Round, event: Complete) -> Round:
@@ -310,14 +330,15 @@ def _merged(round_: Round, event: LayerMerged | LastLayerMerged) -> Round:
     names = tuple(each.weight for each in event.merged)
     _require(names == round_.exchanges[round_.layer], f"round {round_.number} merges {round_.exchanges[round_.layer]}")
     _require(round_.last_layer == isinstance(event, LastLayerMerged), f"round {round_.number}: {type(event).__doc__}?")
-    merged = round_.merged + event.merged
+    merged, numbers = round_.merged + event.merged, round_.numbers + event.numbers
     if round_.last_layer:
-        return replace(round_, merged=merged)
-    return replace(_awaiting(round_), merged=merged, layer=round_.layer + 1, since=event.at)
+        return replace(round_, merged=merged, numbers=numbers)
+    return replace(_awaiting(round_), merged=merged, numbers=numbers, layer=round_.layer + 1, since=event.at)
 
 
 def _aborted(round_: Round, event: NotPositiveDefinite | Abort) -> Round:
-    return replace(_out(round_, {each.client: event.reason for each in round_.live}), reason=event.reason, merged=())
+    gone = _out(round_, {each.client: event.reason for each in round_.live})
+    return replace(gone, reason=event.reason, merged=(), numbers=round_.numbers + event.numbers)
 
 
 def _rolled_back(round_: Round, event: RollBack) -> Round:

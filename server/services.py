@@ -13,6 +13,7 @@ import structlog
 
 from collabedit.common.errors import CollabEditError
 from collabedit.common.settings import PROTOCOL_VERSIONS, FederationSettings
+from collabedit.common.watched import LayerNumbers
 from collabedit.server.coordinator import Coordinator, View
 from collabedit.server.identity import caller, refuse
 from collabedit.server.refusals import (
@@ -130,12 +131,18 @@ class FederationService(rpc.FederationServicer):
         layers = await asyncio.to_thread(self._store.version, number)
         if layers is None:
             raise NotFoundRefusal(f"no version {number}", mend="`collab rounds` lists those that were published")
-        return pb.Version(version=number, layers=map(layer_weights, layers))
+        return pb.Version(version=number, layers=(self._with_past(each) for each in layers))
+
+    def _with_past(self, layer: LayerWeights) -> pb.LayerWeights:
+        held = bool(layer.past.withheld) and not self._settings.client_needs_prior
+        return pb.LayerWeights(
+            weight=layer.weight, digest=layer.digest, kkt_digests=layer.past.released, kkt_withheld=held
+        )
 
 
 def layer_weights(layer: LayerWeights) -> pb.LayerWeights:
     """One layer's new weights."""
-    return pb.LayerWeights(weight=layer.weight, digest=layer.digest, kkt_digest=layer.kkt_digest)
+    return pb.LayerWeights(weight=layer.weight, digest=layer.digest)
 
 
 def round_state(view: View, client: str) -> pb.RoundState:
@@ -179,6 +186,17 @@ def round_record(round_: Round, *, members_of: str | None) -> pb.RoundRecord:
         ),
         version=round_.version or 0,
         restores=round_.restores,
+    )
+
+
+def layer_numbers(numbers: LayerNumbers, *, contributions_of: str | None) -> pb.LayerNumbers:
+    """A layer's numbers; contributions_of: the one client whose are shown, None for all."""
+    shown = [each for each in numbers.contributions if contributions_of in (None, each.client)]
+    return pb.LayerNumbers(
+        **numbers.model_dump(exclude={"contributions"}),
+        contributions=(
+            pb.ContributionNumbers(client_id=each.client, **each.model_dump(exclude={"client"})) for each in shown
+        ),
     )
 
 

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Engine, Table, and_, delete, desc, func, inse
 from sqlalchemy.exc import DatabaseError
 
 from collabedit.common.errors import StateError
+from collabedit.common.watched import LayerNumbers
 from collabedit.server import tables
 from collabedit.server.database import WRITES
-from collabedit.server.rounds import LayerWeights, Member, Phase, Round, Status
+from collabedit.server.rounds import LayerWeights, Member, Past, Phase, Round, Status
 from collabedit.server.store import Client, Recorded
 
 
@@ -81,8 +82,10 @@ class SqlStore:
                 _forget_layers_after(connection, round_)
             for position, merged in enumerate(round_.merged):
                 key = {"round": round_.number, "attempt": round_.attempt, "position": position}
-                values = {"weight": merged.weight, "digest": merged.digest, "kkt_digest": merged.kkt_digest}
-                _put(connection, tables.LAYER_WEIGHTS, key, values)
+                _put(connection, tables.LAYER_WEIGHTS, key, _layer_row(merged))
+            for position, numbers in enumerate(round_.numbers):
+                key = {"round": round_.number, "attempt": round_.attempt, "position": position}
+                _put(connection, tables.LAYER_NUMBERS, key, {"numbers": numbers.model_dump_json(exclude_none=True)})
         return revision
 
     def round(self, number: int) -> Round | None:
@@ -130,12 +133,14 @@ class SqlStore:
         rounds, weights, given = tables.ROUNDS, tables.LAYER_WEIGHTS, tables.CONTRIBUTIONS
         lost = (Phase.NO_QUORUM.value, Phase.ABORTED.value)
         present = and_(weights.c.round == rounds.c.number, weights.c.attempt == rounds.c.attempt)
-        merged = select(weights.c.digest, weights.c.kkt_digest).join(rounds, present).where(rounds.c.phase.not_in(lost))
+        merged = select(weights).join(rounds, present).where(rounds.c.phase.not_in(lost))
         open_ = and_(given.c.round == rounds.c.number, given.c.attempt == rounds.c.attempt)
         counted = select(given.c.digest).join(rounds, open_).where(rounds.c.ended.is_(None))
         with self._engine.begin() as connection:
-            rows = (*connection.execute(merged), *connection.execute(counted))
-            return frozenset(digest for row in rows for digest in row if digest)
+            layers = [_read_layer(row) for row in connection.execute(merged)]
+            given_digests = connection.execute(counted).scalars().all()
+        pasts = (digest for each in layers for digest in (*each.past.released, *each.past.withheld))
+        return frozenset({*(each.digest for each in layers), *pasts, *given_digests})
 
     def contributions(self, round_: int) -> frozenset[str]:
         """See Store.contributions."""
@@ -146,7 +151,8 @@ class SqlStore:
     def may_read(self, client: str, digest: str) -> bool:
         """See Store.may_read."""
         weights, given = tables.LAYER_WEIGHTS, tables.CONTRIBUTIONS
-        merged = select(weights.c.round).where(or_(weights.c.digest == digest, weights.c.kkt_digest == digest))
+        listed = weights.c.kkt_released.contains(json.dumps(digest), autoescape=True)
+        merged = select(weights.c.round).where(or_(weights.c.digest == digest, listed))
         own = select(given.c.round).where(given.c.client == client, given.c.digest == digest)
         with self._engine.begin() as connection:
             return any(connection.execute(query.limit(1)).first() for query in (merged, own))
@@ -238,6 +244,21 @@ def _forget_layers_after(connection: Connection, round_: Round) -> None:
     connection.execute(delete(weights).where(here, weights.c.position >= len(round_.merged)))
 
 
+def _layer_row(layer: LayerWeights) -> dict[str, str]:
+    return {
+        "weight": layer.weight,
+        "digest": layer.digest,
+        "kkt_released": json.dumps(layer.past.released),
+        "kkt_withheld": json.dumps(layer.past.withheld),
+        "kkt_party": layer.past.party,
+    }
+
+
+def _read_layer(row: Any) -> LayerWeights:
+    released, withheld = (tuple(json.loads(each)) for each in (row.kkt_released, row.kkt_withheld))
+    return LayerWeights(row.weight, row.digest, Past(released, withheld, row.kkt_party))
+
+
 def _record_member(connection: Connection, round_: Round, member: Member) -> None:
     key = {"round": round_.number, "client": member.client}
     values = {"edits": member.edits, "status": member.status.value, "reason": member.reason}
@@ -254,6 +275,8 @@ def _read_round(connection: Connection, row: Any) -> Round:
     digests = {each.client: each.digest for each in connection.execute(select(given).where(layer_here))}
     entered = connection.execute(select(members).where(members.c.round == row.number).order_by(members.c.client))
     merged = connection.execute(select(weights).where(_matches(weights, here)).order_by(weights.c.position))
+    watched = select(tables.LAYER_NUMBERS).where(_matches(tables.LAYER_NUMBERS, here))
+    numbers = connection.execute(watched.order_by(tables.LAYER_NUMBERS.c.position))
     kept = Phase(row.phase) not in (Phase.NO_QUORUM, Phase.ABORTED)
     return Round(
         number=row.number,
@@ -265,12 +288,13 @@ def _read_round(connection: Connection, row: Any) -> Round:
         attempt=row.attempt,
         layer=row.layer,
         members=tuple(_read_member(each, digests) for each in entered),
-        merged=tuple(LayerWeights(each.weight, each.digest, each.kkt_digest) for each in merged) if kept else (),
+        merged=tuple(_read_layer(each) for each in merged) if kept else (),
         entered=row.entered,
         since=row.since,
         ended=row.ended,
         reason=row.reason,
         restores=row.restores,
+        numbers=tuple(LayerNumbers.model_validate_json(each.numbers) for each in numbers),
     )
 
 

@@ -94,7 +94,20 @@ LAYER_WEIGHTS: Final = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("weight", String(256), nullable=False),
     Column("digest", String(64), nullable=False),
-    Column("kkt_digest", String(64), nullable=False),
+    # The accumulated KKᵀ: content addresses as JSON lists, and the party whose the withheld ones are, or none.
+    Column("kkt_released", Text, nullable=False),
+    Column("kkt_withheld", Text, nullable=False),
+    Column("kkt_party", String(64), nullable=False),
+)
+
+# The numbers watched, one layer a row, as JSON (`collabedit.common.watched.LayerNumbers`).
+LAYER_NUMBERS: Final = Table(
+    "layer_numbers",
+    METADATA,
+    Column("round", BigInteger, ForeignKey("rounds.number"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("numbers", Text, nullable=False),
 )
 
 # What a file's content was when its size, time and inode were these: hashing gigabytes at each start would be waste.

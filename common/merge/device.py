@@ -78,6 +78,4 @@ def _prior_on(prior: Prior, device: torch.device) -> Prior:
     past, packed = (
         None if each is None else each.to(device) for each in (prior.accumulated, prior.accumulated_triangle)
     )
-    return replace(
-        prior, given=lambda: prior.mean.to(device), accumulated=past, accumulated_triangle=packed, kept=None
-    )
+    return replace(prior, given=lambda: prior.mean.to(device), accumulated=past, accumulated_triangle=packed, kept=None)

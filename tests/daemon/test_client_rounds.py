@@ -16,6 +16,7 @@ from collabedit.client.memit import global_edit
 from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
 from collabedit.client.weights import restored, write_weight
+from collabedit.common.accumulated import side_by_side
 from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.editors import editor_of
 from collabedit.common.errors import ContributionError
@@ -120,7 +121,8 @@ def test_killed_clients_come_back_and_the_weights_are_the_same(host, told, tools
 def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Path, tmp_path: Path, editor) -> None:
     """The daemon follows its file: too few new edits wait, enough make round 2; one-shot, dense, C0 from the server.
 
-    Round 2 stands on round 1's weights and on its accumulated covariance (eq. 7). SIGTERM ends it with 0.
+    Round 2 stands on round 1's weights; its C is still λ·C0, because a party alone has contributed and clients compute
+    with C here. SIGTERM ends it with 0.
     """
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -150,15 +152,54 @@ def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Pa
         for version, batch in ((1, edits[:8]), (2, edits[8:])):
             targets = tools.kept_targets(loaded, [host.folder / "ada"], [batch])
             priors = priors_of(folder)
-            for layer in observer.federation.version(version - 1).layers:
-                past = observer.tensor(layer.kkt_digest)
-                priors[layer.weight] = replace(priors[layer.weight], accumulated=past)
+            assert not any(layer.kkt_digests for layer in observer.federation.version(version - 1).layers)
             templates = folder.context_templates
             updates = global_edit(loaded, batch, targets, folder.preset, templates, priors, editor=solver)
             found = observer.weights(version)
             assert tools.relative_error(loaded, found, updates) <= 1e-6
             for name in weights:
                 write_weight(loaded, name, found[name])
+
+
+@pytest.mark.parametrize("editor", ["memit", "alphaedit"])
+def test_parties_that_compute_with_c_have_the_sum_of_the_rounds_before(
+    host, tools, model: Path, tmp_path: Path, editor
+) -> None:
+    """Two parties' round is in C of the next (eq. 7): for one of them, and for a third that joins late.
+
+    All that each downloads of ΣS are the pieces that the version names; what is withheld is none of them.
+    """
+    flags = ("--schedule", "one-shot", "--encoding", "dense", "--dtype", "float64", "--spread", "simultaneous")
+    _, address = host.server("--quorum", "2", "--entry-window", "0", "--editor", editor, *flags)
+    edits = {"ada": tools.facts(0, 8), "bob": tools.facts(8, 8), "cyd": tools.facts(16, 8)}
+    files = {name: tools.write_edits(tmp_path / f"{name}.jsonl", mine) for name, mine in edits.items()}
+    first = [tools.in_process(host, name, address, files[name]) for name in ("ada", "bob")]
+    assert [each.end()["merged"] for each in first] == [8, 8]
+    tools.write_edits(files["ada"], tools.facts(24, 4), "a")
+    more = [edit.model_copy(update={"target_new": "Lisbon"}) for edit in edits["bob"][:4]]
+    tools.write_edits(files["ada"], more, "a")
+    second = [tools.in_process(host, name, address, files[name]) for name in ("ada", "cyd")]
+    assert [each.end()["version"] for each in second] == [2, 2]
+
+    loaded = load_model(find_model(str(model)))
+    folder, weights = loaded.folder, loaded.folder.edited_weights(loaded.folder.preset)
+    batch = [tools.facts(24, 4) + more, edits["cyd"]]
+    with tools.observing(address, tmp_path) as observer, restored(loaded, weights):
+        for name, tensor in observer.weights(1).items():
+            write_weight(loaded, name, tensor)
+        targets = tools.kept_targets(loaded, [host.folder / name for name in ("ada", "cyd")], batch)
+        priors = priors_of(folder)
+        for layer in observer.federation.version(1).layers:
+            factor, packed = side_by_side([observer.tensor(digest) for digest in layer.kkt_digests])
+            assert packed is not None
+            priors[layer.weight] = replace(priors[layer.weight], accumulated=factor, accumulated_triangle=packed)
+        updates = global_edit(
+            loaded, [*batch[0], *batch[1]], targets, folder.preset, folder.context_templates, priors,
+            spread="simultaneous", editor=editor_of(editor, folder.preset),
+        )  # fmt: skip
+        assert tools.relative_error(loaded, observer.weights(2), updates) <= 1e-6
+        pieces = {digest for layer in observer.federation.version(1).layers for digest in layer.kkt_digests}
+        assert len(pieces) == len(weights)
 
 
 @pytest.mark.parametrize("shares", ["remaining", "equal"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from safetensors.torch import load_file
 
 from collabedit.client.loading import LoadedModel, load_model
 from collabedit.client.memit import global_edit
@@ -17,6 +19,7 @@ from collabedit.client.snapshot import LayerVersion, Version
 from collabedit.client.state_folder import StateFolder
 from collabedit.client.transfer import upload
 from collabedit.client.weights import restored, weights_digest, write_weight
+from collabedit.common.accumulated import side_by_side
 from collabedit.common.contribution import Metadata
 from collabedit.common.contribution_file import write_contribution
 from collabedit.common.covariance_file import CovarianceFile
@@ -28,17 +31,33 @@ from collabedit.common.tensor_file import write_tensors
 ONE_SHOT = ("--entry-window", "0", "--schedule", "one-shot", "--spread", "simultaneous")
 
 
-def priors_on(observer, loaded: LoadedModel, version: int) -> dict[str, Prior]:
+def accumulated(server: Path, version: int) -> dict[str, tuple[torch.Tensor | None, torch.Tensor | None]]:
+    """ΣS of each weight up to a version, withheld or not, as the server's disk has it."""
+    found = {}
+    with sqlite3.connect(server / "rounds.sqlite") as database:
+        rows = database.execute(
+            "SELECT weight, kkt_released, kkt_withheld FROM layer_weights WHERE round = ?", (version,)
+        )
+        for weight, *lists in rows:
+            digests = [digest for each in lists for digest in json.loads(each)]
+            files = [next((server / "blobs" / "whole").rglob(digest)) for digest in digests]
+            found[weight] = side_by_side([next(iter(load_file(file).values())) for file in files])
+    return found
+
+
+def priors_on(server: Path, loaded: LoadedModel, version: int) -> dict[str, Prior]:
     """C = λ·C0 + ΣS of everything up to a version, by weight."""
     folder = loaded.folder
     mean, weight = CovarianceFile.open(folder.covariance).mean, folder.preset.mom2_update_weight
     priors = {name: Prior(mean(name), weight) for name in folder.edited_weights(folder.preset)}
-    for layer in observer.federation.version(version).layers:
-        priors[layer.weight] = replace(priors[layer.weight], accumulated=observer.tensor(layer.kkt_digest))
+    for name, (factor, packed) in accumulated(server, version).items():
+        priors[name] = replace(priors[name], accumulated=factor, accumulated_triangle=packed)
     return priors
 
 
-def check_built_on(observer, tools, model: Path, state: Path, *, version: int, base: int, edits, spread) -> None:
+def check_built_on(
+    observer, tools, model: Path, server: Path, state: Path, *, version: int, base: int, edits, spread
+) -> None:
     """Asserts that `version` is what one party computes from these edits on `base`, its weights and covariance."""
     loaded = load_model(find_model(str(model)))
     folder = loaded.folder
@@ -46,14 +65,14 @@ def check_built_on(observer, tools, model: Path, state: Path, *, version: int, b
         for name, tensor in observer.weights(base).items():
             write_weight(loaded, name, tensor)
         targets = tools.kept_targets(loaded, [state], [edits])
-        priors = priors_on(observer, loaded, base)
+        priors = priors_on(server, loaded, base)
         updates = global_edit(loaded, edits, targets, folder.preset, folder.context_templates, priors, spread=spread)
         assert tools.relative_error(loaded, observer.weights(version), updates) <= 1e-6
 
 
-def addresses(observer, version: int) -> list[tuple[str, str, str]]:
+def addresses(observer, version: int) -> list[tuple[str, str, tuple[str, ...]]]:
     """Content addresses of a version's weights and accumulated covariance."""
-    return [(each.weight, each.digest, each.kkt_digest) for each in observer.federation.version(version).layers]
+    return [(each.weight, each.digest, each.kkt_digests) for each in observer.federation.version(version).layers]
 
 
 def rollback(host, address: str, *flags: object) -> SimpleNamespace:
@@ -85,7 +104,17 @@ def test_clients_follow_a_rollback_and_build_on_it(host, tools, model: Path, tmp
         tools.write_edits(file, edits[16:], "a")
         client.wait_for("round 4 published as version 4: 8 of 8 edits merged")
         state = host.folder / "ada"
-        check_built_on(observer, tools, model, state, version=4, base=3, edits=edits[16:], spread="sequential")
+        check_built_on(
+            observer,
+            tools,
+            model,
+            host.folder / "server",
+            state,
+            version=4,
+            base=3,
+            edits=edits[16:],
+            spread="sequential",
+        )
     client.popen.terminate()
     assert client.end() == 0
 
@@ -143,7 +172,17 @@ def test_a_client_that_missed_ten_rounds_catches_up_in_one_step(host, tools, mod
         held = [line.split()[-1] for line in client.said.splitlines() if "the model holds version" in line]
         assert held == ["11", "12"]
         state = host.folder / "ada"
-        check_built_on(zoe, tools, model, state, version=12, base=11, edits=edits[8:], spread="simultaneous")
+        check_built_on(
+            zoe,
+            tools,
+            model,
+            host.folder / "server",
+            state,
+            version=12,
+            base=11,
+            edits=edits[8:],
+            spread="simultaneous",
+        )
 
 
 def test_any_version_is_written_bit_for_bit(model: Path, tmp_path: Path) -> None:

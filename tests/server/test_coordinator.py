@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from collabedit.common.errors import ContributionError, NotPositiveDefiniteError
+from collabedit.common.watched import LayerNumbers
 from collabedit.server.coordinator import Coordinator, Plan
 from collabedit.server.database import migrate, open_engine, sqlite_url
 from collabedit.server.policy import Policy
@@ -37,12 +38,15 @@ class FakeMerges:
     swept: set[str] = field(default_factory=set)
     failure: Exception | None = None
     held: threading.Event | None = None
+    numbers: tuple[LayerNumbers, ...] = ()
 
     def check(self, round_: Round, client: str, digest: str) -> None:
         if digest == "bad":
             raise ContributionError(f"{client}: bad")
 
-    def merge(self, round_: Round, base) -> tuple[LayerWeights, ...]:
+    def merge(self, round_: Round, base, report) -> tuple[LayerWeights, ...]:
+        for each in self.numbers:
+            report(each)
         if self.held:
             self.held.wait(timeout=30)
         if self.failure:

@@ -11,10 +11,10 @@ from collabedit.v1 import federation_pb2 as pb
 NAMES = ("arosa", "bern", "chur")
 
 
-def digests(party) -> list[tuple[str, str, str]]:
+def digests(party) -> list[tuple[str, str, tuple[str, ...]]]:
     """Content addresses of version 1: equal exactly for equal bits."""
     layers = party.federation.GetVersion(pb.GetVersionRequest(version=1)).layers
-    return [(each.weight, each.digest, each.kkt_digest) for each in layers]
+    return [(each.weight, each.digest, tuple(each.kkt_digests)) for each in layers]
 
 
 def to_the_end(members, states):

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy
 
 from collabedit.common.errors import StateError, UsageError
+from collabedit.common.watched import ContributionNumbers, LayerNumbers
 from collabedit.server.database import migrate, open_engine, sqlite_url
 from collabedit.server.rounds import (
     Complete,
@@ -21,6 +22,8 @@ from collabedit.server.rounds import (
     LastLayerMerged,
     LayerMerged,
     LayerWeights,
+    NotPositiveDefinite,
+    Past,
     Phase,
     Restart,
     RollBack,
@@ -31,6 +34,11 @@ from collabedit.server.sql_store import SqlStore
 from collabedit.server.store import Recorded
 from collabedit.server.tables import METADATA
 
+PAST = Past(("ka1", "ka2"), ("kb",), "arosa")
+NUMBERS = LayerNumbers(
+    weight="a", condition=1e6, rank=9, rank_counted=True, kkt_norm=0.1, update_norm=0.5, weight_norm=3.0, change=0.5,
+    lost=1e-8, drift=0.5, contributions=(ContributionNumbers(client="arosa", kkt_norm=0.1, rank=9),),
+)  # fmt: skip
 NEW = Round(number=1, base_version=0, exchanges=(("a",), ("b",)), quorum=1, opened=1.0)
 
 
@@ -57,14 +65,16 @@ def life_of_a_round() -> list[Round]:
         Contribute(at=4.0, client="arosa", attempt=0, layer=0, digest="a0"),
         Contribute(at=5.0, client="bern", attempt=0, layer=0, digest="b0"),
         Complete(at=6.0, late={}),
-        LayerMerged(at=7.0, merged=(LayerWeights("a", "lost", "lost-kkt"),)),
+        LayerMerged(at=7.0, merged=(LayerWeights("a", "lost", Past(("lost-kkt",))),), numbers=(NUMBERS,)),
         Restart(at=8.0, reasons={"bern": "not heard of"}),
         Contribute(at=9.0, client="arosa", attempt=1, layer=0, digest="a1"),
         Complete(at=10.0, late={}),
-        LayerMerged(at=11.0, merged=(LayerWeights("a", "wa", "ka"),)),
+        LayerMerged(at=11.0, merged=(LayerWeights("a", "wa", PAST),), numbers=(NUMBERS,)),
         Contribute(at=12.0, client="arosa", attempt=1, layer=1, digest="a2"),
         Complete(at=13.0, late={}),
-        LastLayerMerged(at=14.0, merged=(LayerWeights("b", "wb", ""),)),
+        LastLayerMerged(
+            at=14.0, merged=(LayerWeights("b", "wb"),), numbers=(NUMBERS.model_copy(update={"weight": "b"}),)
+        ),
     ]
     states = [NEW]
     for event in events:
@@ -90,14 +100,14 @@ def test_a_published_version_is_the_last_attempts_layers(store):
         assert (store.latest_version(), store.version(1)) == (0, None)
     store.record(states[-1])
     assert store.latest_version() == 1
-    assert tuple(store.version(1)) == (LayerWeights("a", "wa", "ka"), LayerWeights("b", "wb", ""))
+    assert tuple(store.version(1)) == (LayerWeights("a", "wa", PAST), LayerWeights("b", "wb"))
     assert tuple(store.version(0)) == ()
     assert store.version(2) is None
 
 
 def rolled_back(to: int, layers: tuple[LayerWeights, ...]) -> Round:
     """Round 2, ended half-way by a rollback: one layer is merged, the other being collected."""
-    merged = (LayerWeights("a", "half", "half-kkt"),)
+    merged = (LayerWeights("a", "half", Past(("half-kkt",))),)
     under_way = replace(life_of_a_round()[7], number=2, base_version=1, merged=merged)
     return advance(under_way, RollBack(at=20.0, to=to, merged=layers, reason="back"))
 
@@ -109,14 +119,26 @@ def test_a_rollback_is_a_version_with_the_layers_of_an_earlier_one(store):
     for to, layers in ((1, tuple(store.version(1))), (0, ())):
         ended = rolled_back(to, layers)
         store.record(
-            replace(ended, phase=Phase.COLLECTING, merged=(LayerWeights("a", "half", "half-kkt"),), ended=None)
+            replace(ended, phase=Phase.COLLECTING, merged=(LayerWeights("a", "half", Past(("half-kkt",))),), ended=None)
         )
         store.record(ended)
         assert (store.latest_version(), tuple(store.version(2))) == (2, layers)
         assert store.round(2) == ended
         assert store.round(2).restores == to
-        assert store.needed() == {"wa", "ka", "wb"}
+        assert store.needed() == {"wa", "ka1", "ka2", "kb", "wb"}
     assert store.round(3) is None
+
+
+def test_the_numbers_of_a_round_that_was_aborted_are_kept(store):
+    """Its layers are gone, what was watched of them is not; a restart begins with none."""
+    states = life_of_a_round()
+    second = next(each for each in states if (each.attempt, each.layer) == (1, 1))
+    merging = replace(second, phase=Phase.MERGING)
+    ended = advance(merging, NotPositiveDefinite(at=20.0, reason="b is not positive definite"))
+    store.record(ended)
+    found = store.round(1)
+    assert (found.merged, found.numbers) == ((), (NUMBERS,))
+    assert next(each for each in states if each.attempt == 1).numbers == ()
 
 
 def test_contributions_stay_known(store):
@@ -137,7 +159,7 @@ def test_blobs_are_needed_as_long_as_something_rests_on_them(store):
     assert store.needed() == {"a0", "b0", "lost", "lost-kkt"}
     for state in states[7:]:
         store.record(state)
-    assert store.needed() == {"wa", "ka", "wb"}
+    assert store.needed() == {"wa", "ka1", "ka2", "kb", "wb"}
 
 
 def test_a_blob_is_read_by_those_it_concerns(store):
@@ -145,7 +167,12 @@ def test_a_blob_is_read_by_those_it_concerns(store):
     for state in life_of_a_round():
         store.record(state)
     assert store.may_read("bern", "wa")
-    assert store.may_read("bern", "ka")
+    assert store.may_read("bern", "ka1")
+    assert store.may_read("bern", "ka2")
+    assert not store.may_read("bern", "kb"), "withheld"
+    assert not store.may_read("bern", "ka")
+    assert not store.may_read("bern", 'ka1", "ka2')
+    assert not store.may_read("bern", "%")
     assert store.may_read("bern", "b0")
     assert not store.may_read("bern", "a0")
     assert not store.may_read("bern", "unknown")
@@ -211,6 +238,27 @@ def test_the_migrations_make_the_tables_that_the_code_sees(tmp_path):
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
+
+
+def test_what_had_accumulated_before_pieces_is_one_piece(tmp_path):
+    """A database of the release before: the whole sum's file is the version's only piece, and none is none."""
+    from alembic import command
+    from alembic.config import Config
+
+    engine = open_engine(sqlite_url(tmp_path / "db"))
+    config = Config()
+    config.set_main_option("script_location", "collabedit.server:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        for row in (
+            "rounds VALUES (1, 0, '[[\"a\", \"b\"]]', 1, 'published', 0, 0, 1.0, 1.0, 1.0, 2.0, '', 1, NULL)",
+            "layer_weights VALUES (1, 0, 0, 'a', 'wa', 'ka')",
+            "layer_weights VALUES (1, 0, 1, 'b', 'wb', '')",
+        ):
+            connection.exec_driver_sql(f"INSERT INTO {row}")
+    migrate(engine)
+    assert SqlStore(engine).version(1) == (LayerWeights("a", "wa", Past(("ka",))), LayerWeights("b", "wb"))
 
 
 BROKEN = """

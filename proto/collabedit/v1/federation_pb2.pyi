@@ -136,14 +136,16 @@ class GetVersionRequest(_message.Message):
     def __init__(self, version: _Optional[int] = ..., latest: _Optional[bool] = ...) -> None: ...
 
 class LayerWeights(_message.Message):
-    __slots__ = ("weight", "digest", "kkt_digest")
+    __slots__ = ("weight", "digest", "kkt_digests", "kkt_withheld")
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
-    KKT_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    KKT_DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    KKT_WITHHELD_FIELD_NUMBER: _ClassVar[int]
     weight: str
     digest: str
-    kkt_digest: str
-    def __init__(self, weight: _Optional[str] = ..., digest: _Optional[str] = ..., kkt_digest: _Optional[str] = ...) -> None: ...
+    kkt_digests: _containers.RepeatedScalarFieldContainer[str]
+    kkt_withheld: bool
+    def __init__(self, weight: _Optional[str] = ..., digest: _Optional[str] = ..., kkt_digests: _Optional[_Iterable[str]] = ..., kkt_withheld: _Optional[bool] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("version", "layers")
@@ -288,7 +290,7 @@ class Member(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., status: _Optional[_Union[MemberStatus, str]] = ..., reason: _Optional[str] = ..., edits: _Optional[int] = ...) -> None: ...
 
 class RoundRecord(_message.Message):
-    __slots__ = ("round", "phase", "attempts", "opened_ms", "ended_ms", "reason", "merged", "members", "version", "restores")
+    __slots__ = ("round", "phase", "attempts", "opened_ms", "ended_ms", "reason", "merged", "members", "version", "restores", "numbers")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
@@ -299,6 +301,7 @@ class RoundRecord(_message.Message):
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RESTORES_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
     round: int
     phase: Phase
     attempts: int
@@ -309,7 +312,56 @@ class RoundRecord(_message.Message):
     members: _containers.RepeatedCompositeFieldContainer[Member]
     version: int
     restores: int
-    def __init__(self, round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempts: _Optional[int] = ..., opened_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., reason: _Optional[str] = ..., merged: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., version: _Optional[int] = ..., restores: _Optional[int] = ...) -> None: ...
+    numbers: _containers.RepeatedCompositeFieldContainer[LayerNumbers]
+    def __init__(self, round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempts: _Optional[int] = ..., opened_ms: _Optional[int] = ..., ended_ms: _Optional[int] = ..., reason: _Optional[str] = ..., merged: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., version: _Optional[int] = ..., restores: _Optional[int] = ..., numbers: _Optional[_Iterable[_Union[LayerNumbers, _Mapping]]] = ...) -> None: ...
+
+class LayerNumbers(_message.Message):
+    __slots__ = ("weight", "condition", "rank", "rank_counted", "kkt_norm", "past_norm", "past_rank", "update_norm", "weight_norm", "change", "lost", "drift", "contributions")
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    RANK_COUNTED_FIELD_NUMBER: _ClassVar[int]
+    KKT_NORM_FIELD_NUMBER: _ClassVar[int]
+    PAST_NORM_FIELD_NUMBER: _ClassVar[int]
+    PAST_RANK_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_NORM_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_NORM_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    weight: str
+    condition: float
+    rank: int
+    rank_counted: bool
+    kkt_norm: float
+    past_norm: float
+    past_rank: int
+    update_norm: float
+    weight_norm: float
+    change: float
+    lost: float
+    drift: float
+    contributions: _containers.RepeatedCompositeFieldContainer[ContributionNumbers]
+    def __init__(self, weight: _Optional[str] = ..., condition: _Optional[float] = ..., rank: _Optional[int] = ..., rank_counted: _Optional[bool] = ..., kkt_norm: _Optional[float] = ..., past_norm: _Optional[float] = ..., past_rank: _Optional[int] = ..., update_norm: _Optional[float] = ..., weight_norm: _Optional[float] = ..., change: _Optional[float] = ..., lost: _Optional[float] = ..., drift: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[ContributionNumbers, _Mapping]]] = ...) -> None: ...
+
+class ContributionNumbers(_message.Message):
+    __slots__ = ("client_id", "kkt_norm", "residual_norm", "rank")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    KKT_NORM_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_NORM_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    kkt_norm: float
+    residual_norm: float
+    rank: int
+    def __init__(self, client_id: _Optional[str] = ..., kkt_norm: _Optional[float] = ..., residual_norm: _Optional[float] = ..., rank: _Optional[int] = ...) -> None: ...
+
+class GetRoundRequest(_message.Message):
+    __slots__ = ("round",)
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    def __init__(self, round: _Optional[int] = ...) -> None: ...
 
 class ListRoundsReply(_message.Message):
     __slots__ = ("rounds",)

@@ -688,6 +688,11 @@ class OperationsStub:
                 request_serializer=collabedit_dot_v1_dot_federation__pb2.ListRoundsRequest.SerializeToString,
                 response_deserializer=collabedit_dot_v1_dot_federation__pb2.ListRoundsReply.FromString,
                 _registered_method=True)
+        self.GetRound = channel.unary_unary(
+                '/collabedit.v1.Operations/GetRound',
+                request_serializer=collabedit_dot_v1_dot_federation__pb2.GetRoundRequest.SerializeToString,
+                response_deserializer=collabedit_dot_v1_dot_federation__pb2.RoundRecord.FromString,
+                _registered_method=True)
         self.IssueToken = channel.unary_unary(
                 '/collabedit.v1.Operations/IssueToken',
                 request_serializer=collabedit_dot_v1_dot_federation__pb2.IssueTokenRequest.SerializeToString,
@@ -724,6 +729,13 @@ class OperationsServicer:
 
     def ListRounds(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRound(self, request, context):
+        """One round, with its numbers. Errors: NOT_FOUND for a round that there is not.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -769,6 +781,11 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.ListRounds,
                     request_deserializer=collabedit_dot_v1_dot_federation__pb2.ListRoundsRequest.FromString,
                     response_serializer=collabedit_dot_v1_dot_federation__pb2.ListRoundsReply.SerializeToString,
+            ),
+            'GetRound': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRound,
+                    request_deserializer=collabedit_dot_v1_dot_federation__pb2.GetRoundRequest.FromString,
+                    response_serializer=collabedit_dot_v1_dot_federation__pb2.RoundRecord.SerializeToString,
             ),
             'IssueToken': grpc.unary_unary_rpc_method_handler(
                     servicer.IssueToken,
@@ -847,6 +864,33 @@ class Operations:
             '/collabedit.v1.Operations/ListRounds',
             collabedit_dot_v1_dot_federation__pb2.ListRoundsRequest.SerializeToString,
             collabedit_dot_v1_dot_federation__pb2.ListRoundsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRound(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collabedit.v1.Operations/GetRound',
+            collabedit_dot_v1_dot_federation__pb2.GetRoundRequest.SerializeToString,
+            collabedit_dot_v1_dot_federation__pb2.RoundRecord.FromString,
             options,
             channel_credentials,
             insecure,
