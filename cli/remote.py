@@ -85,6 +85,37 @@ def round_object(record: Any) -> dict[str, Any]:
     }
 
 
+def numbers_object(record: Any) -> dict[str, Any]:
+    """The numbers of a RoundRecord's layers as `--json` prints them, with warnings; None where there is none."""
+    from collabedit.common.watched import ContributionNumbers, LayerNumbers
+
+    layers = [
+        LayerNumbers(
+            **{name: _value(each, name) for name in LayerNumbers.model_fields if name != "contributions"},
+            contributions=tuple(
+                ContributionNumbers(
+                    client=one.client_id,
+                    kkt_norm=one.kkt_norm,
+                    residual_norm=_value(one, "residual_norm"),
+                    rank=one.rank,
+                )
+                for one in each.contributions
+            ),
+        )
+        for each in record.numbers
+    ]
+    return {
+        "numbers": [each.model_dump() | {"relative_change": each.relative_change} for each in layers],
+        "warnings": [line for each in layers for line in each.warnings],
+    }
+
+
+def _value(message: Any, name: str) -> Any:
+    """A field's value; None where it is optional and unset."""
+    optional = message.DESCRIPTOR.fields_by_name[name].has_presence
+    return None if optional and not message.HasField(name) else getattr(message, name)
+
+
 def moment(seconds: float | None) -> str | None:
     """Unix seconds as local date and time."""
     from datetime import datetime

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from collabedit.cli.output import print_table
-from collabedit.cli.remote import PATIENCE, RemoteOptions, moment, open_connection, round_object
+from collabedit.cli.remote import PATIENCE, RemoteOptions, moment, numbers_object, open_connection, round_object
 from collabedit.common.command import load_settings, options_of, print_json
-from collabedit.common.errors import UsageError
+from collabedit.common.errors import BadFileError, UsageError
 
 
 @click.command("rounds")
@@ -19,9 +19,10 @@ from collabedit.common.errors import UsageError
 @options_of(RemoteOptions)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def rounds(action: str, number: int | None, limit: int, as_json: bool, **flags: Any) -> None:
-    """The rounds so far, newest first; or one round: its members, and why one is not in it.
+    """The rounds so far, newest first; or one round: its members, why one is not in it, and the numbers of its layers.
 
-    An admin sees every member, a party itself alone.
+    An admin sees every member, a party itself alone. The numbers: the condition of the system that was solved, the rank
+    and norm of the contributions' sum of KKᵀ and of what has accumulated, norms of the update, warnings.
 
     \b
     Examples:
@@ -32,13 +33,26 @@ def rounds(action: str, number: int | None, limit: int, as_json: bool, **flags: 
     if (number is None) == (action == "show"):
         raise UsageError(f"collab rounds {action}: {'which round?' if number is None else 'takes no number'}",
                          mend="collab rounds list, or collab rounds show N")  # fmt: skip
-    found = _asked(load_settings(RemoteOptions, flags), 0 if number else limit)
+    options = load_settings(RemoteOptions, flags)
     if number is not None:
-        _show(number, found, as_json)
-    elif as_json:
-        print_json({"rounds": found})
-    else:
-        _list(found)
+        one = _asked_for_one(options, number)
+        print_json(one) if as_json else _show(one)
+        return
+    found = _asked(options, limit)
+    print_json({"rounds": found}) if as_json else _list(found)
+
+
+def _asked_for_one(options: RemoteOptions, number: int) -> dict[str, Any]:
+    from collabedit.v1 import federation_pb2 as pb
+    from collabedit.v1 import federation_pb2_grpc as rpc
+
+    with open_connection(options) as connection:
+        stub = rpc.OperationsStub(connection.channel)
+        try:
+            record = connection.call(stub.GetRound, pb.GetRoundRequest(round=number), patience=PATIENCE)
+        except BadFileError as error:
+            raise UsageError(f"no round {number}", mend="`collab rounds` lists those that there are") from error
+        return round_object(record) | numbers_object(record)
 
 
 def _asked(options: RemoteOptions, limit: int) -> list[dict[str, Any]]:
@@ -68,13 +82,7 @@ def _list(found: list[dict[str, Any]]) -> None:
     print_table(["round", "phase", "members", "edits", "attempts", "opened", "ended", "reason"], rows)
 
 
-def _show(number: int, found: list[dict[str, Any]], as_json: bool) -> None:
-    one = next((each for each in found if each["round"] == number), None)
-    if one is None:
-        raise UsageError(f"no round {number}", mend="`collab rounds` lists those that there are")
-    if as_json:
-        print_json(one)
-        return
+def _show(one: dict[str, Any]) -> None:
     facts = [
         ("round", one["round"]),
         ("phase", one["phase"]),
@@ -90,3 +98,45 @@ def _show(number: int, found: list[dict[str, Any]], as_json: bool) -> None:
     click.echo()
     members = [[each["client"], each["status"], each["edits"], each["reason"]] for each in one["members"]]
     print_table(["member", "status", "edits", "reason"], members)
+    if one["numbers"]:
+        _show_numbers(one["numbers"], one["warnings"])
+
+
+LAYER_COLUMNS = (
+    "layer", "condition", "rank", "KKᵀ", "past rank", "past KKᵀ", "Δ", "Δ/W", "from last", "from base",
+)  # fmt: skip
+
+
+def _show_numbers(layers: list[dict[str, Any]], warnings: list[str]) -> None:
+    """One line a layer, then one a contribution, then the warnings; names stand for norms."""
+    click.echo()
+    rows = [
+        [
+            each["weight"],
+            _figure(each["condition"]),
+            each["rank"] if each["rank_counted"] else f"<= {each['rank']}",
+            _figure(each["kkt_norm"]),
+            None if each["past_rank"] is None else f"<= {each['past_rank']}",
+            _figure(each["past_norm"]),
+            _figure(each["update_norm"]),
+            _figure(each["relative_change"]),
+            _figure(each["change"]),
+            _figure(each["drift"]),
+        ]
+        for each in layers
+    ]
+    print_table(list(LAYER_COLUMNS), rows)
+    given = [
+        [layer["weight"], each["client"], each["rank"], _figure(each["kkt_norm"]), _figure(each["residual_norm"])]
+        for layer in layers
+        for each in layer["contributions"]
+    ]
+    if given:
+        click.echo()
+        print_table(["layer", "of", "rank", "KKᵀ", "residual"], given)
+    for line in warnings:
+        click.echo(f"warning: {line}")
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3g}"

@@ -12,7 +12,6 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 ILL_CONDITIONED: Final = 1e12  # float64 has 1e16: fewer than four digits of Δ are certain
-LARGE_CHANGE: Final = 0.5  # of ‖W‖: an edit changes a layer by a few hundredths
 MUCH_LOST: Final = 0.05  # of ‖Δ‖: what rounding the weights to the model's dtype takes away
 OUTLIER: Final = 100.0  # times the median of the contributions' ‖S‖
 
@@ -69,8 +68,6 @@ class LayerNumbers(BaseModel):
 def _warnings(numbers: LayerNumbers) -> Iterable[str]:
     if numbers.condition is not None and numbers.condition > ILL_CONDITIONED:
         yield f"condition {numbers.condition:.1e}, over {ILL_CONDITIONED:.0e}: few digits of the update are certain"
-    if numbers.relative_change > LARGE_CHANGE:
-        yield f"the update is {numbers.relative_change:.2g} of the weight, over {LARGE_CHANGE:g}"
     if numbers.lost > MUCH_LOST * numbers.update_norm:
         share = numbers.lost / numbers.update_norm if numbers.update_norm else float("inf")
         yield f"rounding to the model's dtype lost {share:.2g} of the update, over {MUCH_LOST:g}"

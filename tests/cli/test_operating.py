@@ -65,7 +65,7 @@ def test_status_tells_settings_and_the_round_under_way(collab, kit, federation: 
 
 
 def test_rounds_show_all_members_to_the_admin_and_itself_to_a_party(collab, federation: Federation) -> None:
-    """`collab rounds`: list and show, as table and as JSON."""
+    """`collab rounds`: list and show, as table and as JSON; the numbers of each layer with those of contributions."""
     ran = collab("rounds", "--state", federation.server_state, "--json")
     assert ran.code == 0, ran.err
     assert [each["round"] for each in ran.json["rounds"]][-1] == 1
@@ -75,10 +75,14 @@ def test_rounds_show_all_members_to_the_admin_and_itself_to_a_party(collab, fede
     ]
     ran = collab("rounds", "show", 1, "--state", federation.state("bob"), "--json")
     assert [member["client"] for member in ran.json["members"]] == ["bob"]
+    assert [[each["client"] for each in layer["contributions"]] for layer in ran.json["numbers"]] == [["bob"]] * 2
+    assert [layer["condition"] > 1 for layer in ran.json["numbers"]] == [True, True]
+    assert ran.json["warnings"] == []
     ran = collab("rounds", "list", "--state", federation.server_state)
     assert "published" in ran.out
     ran = collab("rounds", "show", 1, "--state", federation.server_state)
     assert "alice" in ran.out
+    assert "condition" in ran.out
     assert collab("rounds", "show", 9, "--state", federation.server_state).code == ExitCode.USAGE
     assert collab("rounds", "show", "--state", federation.server_state).code == ExitCode.USAGE
 
