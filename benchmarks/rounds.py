@@ -6,9 +6,10 @@
 The server's own merge, state machine, SQLite store and blobs on disk, without network and language model: keys and
 residuals are random, 3 parties a round with 20 edits each, 3 layers of 768 inputs and 192 outputs, layer after layer.
 Twice, with the covariance accumulating (beta1 1) and without (beta1 0). Per round: seconds that the server takes for
-check and merge; bytes that a client downloads which computes with C and was in every round, that a late one downloads,
-and that a client downloads which leaves C to the server; bytes on disk, by what they are. At the end the accumulated
-sum is compared with one summed in extended precision. The last line is one JSON object.
+check and merge, by the wall's clock (other programs' load is in it) and of the processor; bytes that a client downloads
+which computes with C and was in every round, that a late one downloads, and that a client downloads which leaves C to
+the server; bytes on disk, by what they are. Every ten rounds the accumulated sum is compared with one summed in extended
+precision. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Grown:
     """What was measured of one federation, a figure a round."""
 
     seconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
     present: list[int] = field(default_factory=list)
     late: list[int] = field(default_factory=list)
     without: list[int] = field(default_factory=list)
@@ -85,7 +87,7 @@ class Grown:
     needed: list[int] = field(default_factory=list)
     database: list[int] = field(default_factory=list)
     rank: list[int] = field(default_factory=list)
-    error: float | None = None
+    errors: dict[int, float] = field(default_factory=dict)
 
 
 class Run:
@@ -122,31 +124,33 @@ class Run:
         """One round: contributions of all parties to each layer, checked, merged, published, swept."""
         base = self.store.version(number - 1) or ()
         round_ = Round(number, number - 1, EXCHANGES, 1, opened=float(number))
-        spent, numbers = 0.0, []
+        watch, numbers = Stopwatch(), []
         for party in range(PARTIES):
             round_ = advance(round_, Enter(at=0.0, client=f"party-{party}", edits=EDITS))
         for layer in range(LAYERS):
             for party in range(PARTIES):
                 digest = self._upload(number, layer, party, compare=compare)
                 client = f"party-{party}"
-                began = time.perf_counter()
-                self.merger.check(round_, client, digest)
-                event = Contribute(at=0.0, client=client, attempt=0, layer=layer, digest=digest)
-                round_ = advance(round_, event)
+                with watch:
+                    self.merger.check(round_, client, digest)
+                    event = Contribute(at=0.0, client=client, attempt=0, layer=layer, digest=digest)
+                    round_ = advance(round_, event)
+                    self.store.record(round_)
+            with watch:
+                round_ = advance(round_, Complete(at=0.0, late={}))
                 self.store.record(round_)
-                spent += time.perf_counter() - began
-            began = time.perf_counter()
-            round_ = advance(round_, Complete(at=0.0, late={}))
-            self.store.record(round_)
-            numbers = []
-            merged = self.merger.merge(round_, base, numbers.append)
-            kind = LastLayerMerged if round_.last_layer else LayerMerged
-            round_ = advance(round_, kind(at=0.0, merged=merged, numbers=tuple(numbers)))
-            self.store.record(round_)
-            spent += time.perf_counter() - began
-        began = time.perf_counter()
-        self.merger.sweep(self.store.needed(), self.store.contributions(number))
-        self._measure(round_.merged, spent + time.perf_counter() - began, numbers[-1].past_rank or 0)
+                numbers = []
+                merged = self.merger.merge(round_, base, numbers.append)
+                kind = LastLayerMerged if round_.last_layer else LayerMerged
+                round_ = advance(round_, kind(at=0.0, merged=merged, numbers=tuple(numbers)))
+                self.store.record(round_)
+        with watch:
+            self.merger.sweep(self.store.needed(), self.store.contributions(number))
+        self.grown.seconds.append(watch.wall)
+        self.grown.processor.append(watch.processor)
+        self._measure(round_.merged, numbers[-1].past_rank or 0)
+        if compare and number % 10 == 0:
+            self.grown.errors[number] = self._error(round_.merged)
 
     def _upload(self, number: int, layer: int, party: int, *, compare: bool) -> str:
         generator = torch.Generator().manual_seed(1_000_000 * layer + 1000 * number + party)
@@ -164,10 +168,9 @@ class Run:
             write_contribution(file, {WEIGHTS[layer]: update}, said)
             return self.blobs.adopt(file)
 
-    def _measure(self, layers: tuple[LayerWeights, ...], seconds: float, rank: int) -> None:
+    def _measure(self, layers: tuple[LayerWeights, ...], rank: int) -> None:
         size, grown = self.blobs.size, self.grown
         new, pieces = {each.digest for each in layers}, {digest for each in layers for digest in each.past.released}
-        grown.seconds.append(seconds)
         grown.without.append(sum(map(size, new)))
         grown.present.append(sum(map(size, new | (pieces - self.at_hand))))
         grown.late.append(sum(map(size, new | pieces)))
@@ -181,19 +184,30 @@ class Run:
         grown.database.append(sum(each.stat().st_size for each in self.state.glob("rounds.sqlite*")))
         grown.rank.append(rank)
 
-    def finish(self) -> Grown:
-        """The error of the accumulated sums, against extended precision: largest entry against largest entry."""
+    def _error(self, layers: tuple[LayerWeights, ...]) -> float:
+        """Of the accumulated sums, against extended precision: largest entry against largest entry."""
         errors = []
-        for layer in self.store.version(self.store.latest_version()) or ():
+        for layer in layers:
             factor, packed = side_by_side(self.accumulator.every(layer.weight, layer.past))
             total = torch.zeros(D_IN, D_IN, dtype=torch.float64) if packed is None else unpack(packed)
             if factor is not None:
                 total = total + factor @ factor.mT
             exact = self.exact[layer.weight]
             errors.append(float(np.abs(total.numpy() - exact).max() / np.abs(exact).max()))
-        self.grown.error = max(errors)
-        self.store.close()
-        return self.grown
+        return max(errors)
+
+
+class Stopwatch:
+    """Seconds spent in its blocks, by the wall's clock and of the processor."""
+
+    wall = processor = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += time.perf_counter() - self._began[0]
+        self.processor += time.process_time() - self._began[1]
 
 
 def plot(file: Path, dynamic: Grown, fixed: Grown) -> None:
@@ -207,14 +221,15 @@ def plot(file: Path, dynamic: Grown, fixed: Grown) -> None:
     rounds = range(1, len(dynamic.seconds) + 1)
     time_axis, wire, sums, disk = axes.flat
     for grown, name, color in ((dynamic, "dynamic C (β1 = 1)", "tab:blue"), (fixed, "fixed C (β1 = 0)", "tab:orange")):
-        time_axis.plot(rounds, grown.seconds, label=name, color=color, linewidth=1)
-    time_axis.set(title="the server's time a round", ylabel="seconds", ylim=(0, None))
+        time_axis.plot(rounds, grown.seconds, color=color, linewidth=0.6, alpha=0.4)
+        time_axis.plot(rounds, grown.processor, label=f"{name}, processor", color=color, linewidth=1)
+    time_axis.set(title="the server's time a round (pale: by the wall's clock)", ylabel="seconds", ylim=(0, None))
     wire.plot(rounds, [each / MB for each in dynamic.late], label="joins late, needs C", color="tab:red")
     wire.plot(
         rounds, [each / MB for each in dynamic.present], label="was there, needs C", color="tab:blue", linewidth=1
     )
     wire.plot(rounds, [each / MB for each in dynamic.without], label="leaves C to the server", color="tab:green")
-    wire.set(title="what a client downloads for a version", ylabel="MB", ylim=(0, None))
+    wire.set(title="what a client downloads for a version", ylabel="MB", ylim=(0, 1.45 * max(dynamic.late) / MB))
     sums.plot(rounds, [each / MB for each in dynamic.needed], color="tab:blue", label="the pieces of ΣKKᵀ")
     bound = LAYERS * D_IN * (D_IN + 1) * 8 / MB
     sums.axhline(bound, color="gray", linestyle=":", label="two triangles")
@@ -228,7 +243,7 @@ def plot(file: Path, dynamic: Grown, fixed: Grown) -> None:
     )
     disk.set(title="on the server's disk, dynamic C", ylabel="MB", xlabel="round")
     for axis in axes.flat:
-        axis.legend(fontsize=8, loc="best")
+        axis.legend(fontsize=8, loc="lower right" if axis is sums else "upper left")
         axis.grid(alpha=0.3)
     figure.suptitle(
         f"{LAYERS} layers, {D_IN} inputs, {D_OUT} outputs; {PARTIES} parties with {EDITS} edits each a round"
@@ -242,9 +257,11 @@ def summary(grown: Grown) -> dict[str, object]:
     tenth = max(1, len(grown.seconds) // 10)
     half = len(grown.seconds) // 2
     return {
-        "seconds_early": statistics.median(grown.seconds[:tenth]),
-        "seconds_middle": statistics.median(grown.seconds[half - tenth // 2 : half + tenth]),
-        "seconds_late": statistics.median(grown.seconds[-tenth:]),
+        "processor_seconds_first_tenth": statistics.median(grown.processor[:tenth]),
+        "processor_seconds_second_tenth": statistics.median(grown.processor[tenth : 2 * tenth]),
+        "processor_seconds_middle_tenth": statistics.median(grown.processor[half : half + tenth]),
+        "processor_seconds_last_tenth": statistics.median(grown.processor[-tenth:]),
+        "wall_seconds_last_tenth": statistics.median(grown.seconds[-tenth:]),
         "download_present_mean_first_half": statistics.mean(grown.present[:half]),
         "download_present_mean_second_half": statistics.mean(grown.present[half:]),
         "download_late_max": max(grown.late),
@@ -253,7 +270,7 @@ def summary(grown: Grown) -> dict[str, object]:
         "weights_bytes": grown.weights[-1],
         "sums_bytes": grown.sums[-1],
         "database_bytes": grown.database[-1],
-        "largest_error_of_sum": grown.error,
+        "error_of_sum_by_round": grown.errors,
         "rank_reached": grown.rank[-1],
     }
 
@@ -275,7 +292,8 @@ def main(count: int, out: Path, threads: int) -> None:
                 run.play(number, compare=beta1 > 0)
                 if number % 20 == 0:
                     click.echo(f"{name}: round {number}, {run.grown.seconds[-1]:.2f} s", err=True)
-            found[name] = run.finish() if beta1 else run.grown
+            run.store.close()
+            found[name] = run.grown
     plot(out, found["dynamic"], found["fixed"])
     click.echo(json.dumps({"rounds": count, **{name: summary(grown) for name, grown in found.items()}}))
 
