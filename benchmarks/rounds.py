@@ -8,7 +8,7 @@ residuals are random, 3 parties a round with 20 edits each, 3 layers of 768 inpu
 Twice, with the covariance accumulating (beta1 1) and without (beta1 0). Per round: seconds that the server takes for
 check and merge, by the wall's clock (other programs' load is in it) and of the processor; bytes that a client downloads
 which computes with C and was in every round, that a late one downloads, and that a client downloads which leaves C to
-the server; bytes on disk, by what they are. Every ten rounds the accumulated sum is compared with one summed in extended
+the server; bytes on disk, by what they are. Every ten rounds the accumulated sum is compared with one in extended
 precision. The last line is one JSON object.
 """
 
