@@ -12,7 +12,7 @@ is worn down by the rounds that follow.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from collabedit.common import triangle
 from collabedit.common.contribution import Factored, LayerUpdate
 from collabedit.common.factors import factor_update
-from collabedit.common.linalg import add_gram_, as_float64
+from collabedit.common.linalg import add_gram_, as_float64, mirror_
 
 THIN: Final = 4  # up to d_in / 4 columns a sum is factored: that SVD costs about what the round's Cholesky factor does
 MOST_PIECES: Final = 32
@@ -80,16 +80,14 @@ def rank_bound(pieces: Iterable[Tensor], *, d_in: int) -> int:
     return min(d_in, sum(piece.shape[1] if piece.ndim == 2 else d_in for piece in pieces))
 
 
-def product(pieces: Iterable[Tensor], vector: Tensor) -> Tensor:
-    """ΣS x for x: [d_in], float64."""
-    found = torch.zeros_like(vector)
-    for piece in pieces:
-        if piece.ndim == 2:
-            factor = as_float64(piece)
-            found += factor @ (factor.mT @ vector)
-        else:
-            triangle.add_product_(found[None], vector[None], piece)
-    return found
+def product(pieces: Sequence[Tensor], *, d_in: int) -> Callable[[Tensor], Tensor]:
+    """x ↦ ΣS x for x: [d_in], float64. Thin pieces are used as they are; with a triangle the sum is formed once."""
+    if all(piece.ndim == 2 for piece in pieces):
+        factors = [as_float64(piece) for piece in pieces]
+        return lambda x: sum((factor @ (factor.mT @ x) for factor in factors), torch.zeros_like(x))
+    gram = _gram(pieces, d_in)
+    mirror_(gram)
+    return lambda x: gram @ x
 
 
 def _columns(pieces: Iterable[Tensor]) -> int:

@@ -26,7 +26,7 @@ def sum_numbers(updates: Sequence[LayerUpdate]) -> tuple[int, bool, float]:
     parts = [part_of(each) for each in updates]
     d_in = updates[0].shape[1]
     bound = rank_bound(parts, d_in=d_in)
-    norm = largest_eigenvalue(lambda x: product(parts, x), d_in)
+    norm = largest_eigenvalue(product(parts, d_in=d_in), d_in)
     if any(part.ndim == 1 for part in parts) or sum(part.shape[1] for part in parts) > d_in // COUNTED:
         return bound, False, norm
     stacked = torch.cat([as_float64(part) for part in parts], 1)
@@ -41,12 +41,12 @@ def contribution_numbers(clients: Sequence[str], updates: Sequence[LayerUpdate])
 
 def past_numbers(pieces: Sequence[Tensor], *, d_in: int) -> tuple[float, int]:
     """(‖ΣS‖₂, the greatest rank it can have) of an accumulated sum."""
-    return largest_eigenvalue(lambda x: product(pieces, x), d_in), rank_bound(pieces, d_in=d_in)
+    return largest_eigenvalue(product(pieces, d_in=d_in), d_in), rank_bound(pieces, d_in=d_in)
 
 
 def _of_one(client: str, update: LayerUpdate) -> ContributionNumbers:
     part, d_in = part_of(update), update.shape[1]
-    norm = largest_eigenvalue(lambda x: product([part], x), d_in)
+    norm = largest_eigenvalue(product([part], d_in=d_in), d_in)
     residual = float(as_float64(update.residual_factor).norm()) if isinstance(update, Factored) else None
     return ContributionNumbers(client=client, kkt_norm=norm, residual_norm=residual, rank=rank_bound([part], d_in=d_in))
 

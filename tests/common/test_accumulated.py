@@ -67,7 +67,9 @@ def test_any_grouping_of_rounds_is_the_dense_sum(make, seed, d_in, rounds, dtype
         assert rank_bound(pieces, d_in=d_in) >= int(torch.linalg.matrix_rank(wanted, rtol=1e-10))
     assert make.distance(dense(pieces, d_in), wanted) < 20 * EPS
     x = torch.randn(d_in, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    apart = (product(pieces, x) - wanted @ x).norm()  # x may be all but orthogonal to the sum: relative to its size
+    apart = (
+        product(pieces, d_in=d_in)(x) - wanted @ x
+    ).norm()  # x may be all but orthogonal to the sum: relative to its size
     assert float(apart) < 1e-13 * float(wanted.norm() * x.norm())
 
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from collabedit.client.loading import LoadedModel, load_model
 from collabedit.client.memit import global_edit
-from collabedit.client.model_version import VersionedModel
+from collabedit.client.model_version import Priors, VersionedModel
 from collabedit.client.snapshot import LayerVersion, Version
 from collabedit.client.state_folder import StateFolder
 from collabedit.client.transfer import upload
@@ -23,10 +24,12 @@ from collabedit.common.accumulated import side_by_side
 from collabedit.common.contribution import Metadata
 from collabedit.common.contribution_file import write_contribution
 from collabedit.common.covariance_file import CovarianceFile
+from collabedit.common.errors import BadFileError
 from collabedit.common.factors import factor_update
 from collabedit.common.model_folder import find_model
 from collabedit.common.prior import Prior
 from collabedit.common.tensor_file import write_tensors
+from collabedit.common.triangle import pack
 
 ONE_SHOT = ("--entry-window", "0", "--schedule", "one-shot", "--spread", "simultaneous")
 
@@ -171,6 +174,10 @@ def test_a_client_that_missed_ten_rounds_catches_up_in_one_step(host, tools, mod
         assert client.end()["version"] == 12
         held = [line.split()[-1] for line in client.said.splitlines() if "the model holds version" in line]
         assert held == ["11", "12"]
+        blobs = {each.name for each in StateFolder(host.folder / "ada").blobs.iterdir()}
+        pieces = {digest for version in (11, 12) for *_, of_sum in addresses(zoe, version) for digest in of_sum}
+        assert pieces, "round 2 released what rounds 1 and 2 had added"
+        assert not pieces & blobs, "a client that uploads factors downloads nothing of the sum"
         state = host.folder / "ada"
         check_built_on(
             zoe,
@@ -183,6 +190,28 @@ def test_a_client_that_missed_ten_rounds_catches_up_in_one_step(host, tools, mod
             edits=edits[8:],
             spread="simultaneous",
         )
+
+
+def test_c_is_computed_from_pieces_and_only_where_all_of_it_is_known(model: Path, tmp_path: Path) -> None:
+    """Pieces of either form are read and summed; where something is withheld the client knows that C is not it."""
+    loaded = load_model(find_model(str(model)))
+    name, other, _ = loaded.folder.edited_weights(loaded.folder.preset)
+    factor = torch.randn(128, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    write_tensors(tmp_path / "thin", {f"{name}.kkt_factor": factor})
+    write_tensors(tmp_path / "packed", {f"{name}.kkt_triangle": pack(factor @ factor.mT)})
+    held = VersionedModel(loaded, SimpleNamespace(edited_weights=(name, other)), tmp_path.joinpath)  # type: ignore[arg-type]
+    held.base = Version(1, (LayerVersion(name, "", ("packed", "thin")), LayerVersion(other, "", (), kkt_withheld=True)))
+    priors = Priors(
+        SimpleNamespace(hparams=loaded.folder.preset, beta0=1.0, beta1=0.5),  # type: ignore[arg-type]
+        CovarianceFile.open(loaded.folder.covariance),
+        held,
+    )
+    known = CovarianceFile.open(loaded.folder.covariance).mean(name) * loaded.folder.preset.mom2_update_weight
+    torch.testing.assert_close(priors[name].dense(), known + factor @ factor.mT, rtol=1e-12, atol=1e-12)
+    assert [priors.known(each) for each in (name, other)] == [True, False]
+    write_tensors(tmp_path / "thin", {f"{name}.kkt_factor": factor[:100]})
+    with pytest.raises(BadFileError, match="shape"):
+        priors[name]
 
 
 def test_any_version_is_written_bit_for_bit(model: Path, tmp_path: Path) -> None:
