@@ -15,6 +15,7 @@ Schedule = Literal["layer-sync", "one-shot"]
 Encoding = Literal["factored", "dense"]
 EncodingChoice = Literal["auto", "factored", "dense"]
 WireDtype = Literal["float32", "float64"]
+Detection = Literal["off", "on-failure", "pre-merge"]
 ModelDtype = Literal["float32", "bfloat16", "float16", "float64", "auto"]
 
 # Descriptions of settings that several commands have.
@@ -25,6 +26,10 @@ DEVICE: Final = (
 MODEL_DTYPE: Final = (
     "precision of the weights in memory; auto: the folder's own. Below float32 they take half the memory, but keys and"
     " edited weights are rounded; z is not"
+)
+DETECTION: Final = (
+    "when parties' conflicts and overlaps are looked for, by blinded names: before a round merges, where edits"
+    " have failed after it, or never"
 )
 
 
@@ -55,7 +60,13 @@ class FederationSettings(BaseModel):
     beta0: float = Field(default=1.0, gt=0, description="β0 of eq. 7: weight of λ·C0")
     beta1: float = Field(default=1.0, ge=0, description="β1 of eq. 7: weight of the accumulated ΣKKᵀ; 0: immutable C")
     min_edits: int = Field(default=8, ge=1, description="least rank of KKᵀ that a contribution may have (figure 5)")
+    detection: Detection = Field(default="off", description=DETECTION)
     protocol_versions: tuple[int, ...] = PROTOCOL_VERSIONS
+
+    @property
+    def told(self) -> str:
+        """What clients are told, as JSON: without what is off, so that a release which does not know it can join."""
+        return self.model_dump_json(exclude={"detection"} if self.detection == "off" else None)
 
     @property
     def client_needs_prior(self) -> bool:

@@ -62,7 +62,7 @@ class OperationsService(rpc.OperationsServicer):
         clients = sum(not each.revoked and each.role == "client" for each in enrolled)
         view = self._coordinator.view()
         return pb.GetStatusReply(
-            settings_json=self._settings.model_dump_json(),
+            settings_json=self._settings.told,
             round=round_state(view, caller(context).client_id),
             clients=clients,
             restores=view.restores,

@@ -49,6 +49,8 @@ _ROWS: Final[Mapping[str, Mapping[str, Permission]]] = {
         "Contribute": _row(Noted.STORE, "client"),
         "Leave": _row(Noted.EACH, "client"),
         "GetVersion": _row(Noted.COUNTED, "client", "admin"),
+        "Report": _row(Noted.COUNTED, "client"),
+        "ListVerdicts": _row(Noted.NEVER, "client"),
     },
     "collabedit.v1.Blobs": {
         "FindMissing": _row(Noted.NEVER, "client"),
@@ -65,6 +67,10 @@ _ROWS: Final[Mapping[str, Mapping[str, Permission]]] = {
         "Revoke": _row(Noted.STORE, "admin"),
         "AbortRound": _row(Noted.EACH, "admin"),
         "RollBack": _row(Noted.EACH, "admin"),
+        "ListConflicts": _row(Noted.COUNTED, "observer", "admin"),
+        "DecideConflict": _row(Noted.EACH, "admin"),
+        "SetKeyCheck": _row(Noted.EACH, "admin"),
+        "GetRetention": _row(Noted.COUNTED, "client", "observer", "admin"),
         "ListAudit": _row(Noted.COUNTED, "admin"),
     },
     "grpc.health.v1.Health": {

@@ -109,7 +109,7 @@ class FederationService(rpc.FederationServicer):
         self._compare(request)
         self._instances.join(caller(context).client_id, request.instance)
         state = round_state(self._coordinator.view(), caller(context).client_id)
-        return pb.JoinReply(protocol_version=version, settings_json=self._settings.model_dump_json(), round=state)
+        return pb.JoinReply(protocol_version=version, settings_json=self._settings.told, round=state)
 
     def _compare(self, request: pb.JoinRequest) -> None:
         settings = self._settings

@@ -38,9 +38,10 @@ def test_the_table_names_no_method_that_is_not_there():
 def test_what_each_role_may_do():
     """Observers read status, rounds and numbers; no weights and no contributions. Admins take no part in rounds."""
     may = {role: {name.rpartition("/")[2] for name in PERMISSIONS if role in permission(name).roles} for role in ROLES}
-    reads = {"GetStatus", "ListRounds", "GetRound", "Await", "Renew"}
-    assert may["observer"] == reads
-    operates = {"IssueToken", "Revoke", "AbortRound", "RollBack", "ListAudit"}
+    reads = {"GetStatus", "ListRounds", "GetRound", "Await", "Renew", "GetRetention"}
+    assert may["observer"] == reads | {"ListConflicts"}
+    decides = {"ListConflicts", "DecideConflict", "SetKeyCheck"}
+    operates = {"IssueToken", "Revoke", "AbortRound", "RollBack", "ListAudit", *decides}
     assert may["admin"] == reads | operates | {"Join", "GetVersion", "Read"}
     assert may["client"] == {each.rpartition("/")[2] for each in METHODS} - operates - may["stranger"]
     assert may["stranger"] == {"GetAuthority", "Enrol", "Check", "Watch", "List"}
@@ -52,6 +53,7 @@ ROLES = (*get_args(Role), "stranger")
 def test_what_changes_something_is_noted_each_time():
     """A call that no client's own data alone changes is in the log by itself, not by its number."""
     changing = {"Enrol", "Contribute", "Leave", "Renew", "IssueToken", "Revoke", "AbortRound", "RollBack"}
+    changing |= {"DecideConflict", "SetKeyCheck"}
     noted = {name.rpartition("/")[2] for name, row in PERMISSIONS.items() if row.noted in (Noted.EACH, Noted.STORE)}
     assert noted == changing
 

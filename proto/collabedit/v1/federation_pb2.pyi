@@ -24,6 +24,15 @@ class MemberStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MEMBER_STATUS_ENTERED: _ClassVar[MemberStatus]
     MEMBER_STATUS_CONTRIBUTED: _ClassVar[MemberStatus]
     MEMBER_STATUS_OUT: _ClassVar[MemberStatus]
+
+class VerdictKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERDICT_KIND_UNSPECIFIED: _ClassVar[VerdictKind]
+    VERDICT_KIND_KEEP: _ClassVar[VerdictKind]
+    VERDICT_KIND_YIELD: _ClassVar[VerdictKind]
+    VERDICT_KIND_DUPLICATE: _ClassVar[VerdictKind]
+    VERDICT_KIND_UNDECIDED: _ClassVar[VerdictKind]
+    VERDICT_KIND_OVERWRITTEN: _ClassVar[VerdictKind]
 PHASE_UNSPECIFIED: Phase
 PHASE_OPEN: Phase
 PHASE_COLLECTING: Phase
@@ -36,6 +45,12 @@ MEMBER_STATUS_ABSENT: MemberStatus
 MEMBER_STATUS_ENTERED: MemberStatus
 MEMBER_STATUS_CONTRIBUTED: MemberStatus
 MEMBER_STATUS_OUT: MemberStatus
+VERDICT_KIND_UNSPECIFIED: VerdictKind
+VERDICT_KIND_KEEP: VerdictKind
+VERDICT_KIND_YIELD: VerdictKind
+VERDICT_KIND_DUPLICATE: VerdictKind
+VERDICT_KIND_UNDECIDED: VerdictKind
+VERDICT_KIND_OVERWRITTEN: VerdictKind
 
 class GetAuthorityRequest(_message.Message):
     __slots__ = ()
@@ -68,18 +83,20 @@ class EnrolReply(_message.Message):
     def __init__(self, certificate_pem: _Optional[bytes] = ..., ca_certificate_pem: _Optional[bytes] = ..., client_id: _Optional[str] = ..., server: _Optional[str] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("protocol_versions", "model_fingerprint", "covariance_fingerprint", "federation", "instance")
+    __slots__ = ("protocol_versions", "model_fingerprint", "covariance_fingerprint", "federation", "instance", "key_check")
     PROTOCOL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     COVARIANCE_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    KEY_CHECK_FIELD_NUMBER: _ClassVar[int]
     protocol_versions: _containers.RepeatedScalarFieldContainer[int]
     model_fingerprint: str
     covariance_fingerprint: str
     federation: str
     instance: str
-    def __init__(self, protocol_versions: _Optional[_Iterable[int]] = ..., model_fingerprint: _Optional[str] = ..., covariance_fingerprint: _Optional[str] = ..., federation: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
+    key_check: str
+    def __init__(self, protocol_versions: _Optional[_Iterable[int]] = ..., model_fingerprint: _Optional[str] = ..., covariance_fingerprint: _Optional[str] = ..., federation: _Optional[str] = ..., instance: _Optional[str] = ..., key_check: _Optional[str] = ...) -> None: ...
 
 class JoinReply(_message.Message):
     __slots__ = ("protocol_version", "settings_json", "round")
@@ -92,16 +109,72 @@ class JoinReply(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., settings_json: _Optional[str] = ..., round: _Optional[_Union[RoundState, _Mapping]] = ...) -> None: ...
 
 class EnterRequest(_message.Message):
-    __slots__ = ("round", "base_version", "edits", "instance")
+    __slots__ = ("round", "base_version", "edits", "instance", "claims", "key_check")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     EDITS_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    KEY_CHECK_FIELD_NUMBER: _ClassVar[int]
     round: int
     base_version: int
     edits: int
     instance: str
-    def __init__(self, round: _Optional[int] = ..., base_version: _Optional[int] = ..., edits: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
+    claims: _containers.RepeatedCompositeFieldContainer[Claim]
+    key_check: str
+    def __init__(self, round: _Optional[int] = ..., base_version: _Optional[int] = ..., edits: _Optional[int] = ..., instance: _Optional[str] = ..., claims: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., key_check: _Optional[str] = ...) -> None: ...
+
+class Claim(_message.Message):
+    __slots__ = ("slot", "fact")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    FACT_FIELD_NUMBER: _ClassVar[int]
+    slot: bytes
+    fact: bytes
+    def __init__(self, slot: _Optional[bytes] = ..., fact: _Optional[bytes] = ...) -> None: ...
+
+class ReportRequest(_message.Message):
+    __slots__ = ("round", "version", "tested", "held", "failed", "instance", "key_check")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    TESTED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    KEY_CHECK_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    version: int
+    tested: int
+    held: int
+    failed: _containers.RepeatedCompositeFieldContainer[Claim]
+    instance: str
+    key_check: str
+    def __init__(self, round: _Optional[int] = ..., version: _Optional[int] = ..., tested: _Optional[int] = ..., held: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[Claim, _Mapping]]] = ..., instance: _Optional[str] = ..., key_check: _Optional[str] = ...) -> None: ...
+
+class Verdict(_message.Message):
+    __slots__ = ("number", "round", "claim", "kind", "policy")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    round: int
+    claim: Claim
+    kind: VerdictKind
+    policy: str
+    def __init__(self, number: _Optional[int] = ..., round: _Optional[int] = ..., claim: _Optional[_Union[Claim, _Mapping]] = ..., kind: _Optional[_Union[VerdictKind, str]] = ..., policy: _Optional[str] = ...) -> None: ...
+
+class ListVerdictsRequest(_message.Message):
+    __slots__ = ("after",)
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    def __init__(self, after: _Optional[int] = ...) -> None: ...
+
+class ListVerdictsReply(_message.Message):
+    __slots__ = ("verdicts",)
+    VERDICTS_FIELD_NUMBER: _ClassVar[int]
+    verdicts: _containers.RepeatedCompositeFieldContainer[Verdict]
+    def __init__(self, verdicts: _Optional[_Iterable[_Union[Verdict, _Mapping]]] = ...) -> None: ...
 
 class AwaitRequest(_message.Message):
     __slots__ = ("revision", "timeout_seconds", "instance")
@@ -166,7 +239,7 @@ class Version(_message.Message):
     def __init__(self, version: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ...) -> None: ...
 
 class RoundState(_message.Message):
-    __slots__ = ("round", "phase", "attempt", "layer", "revision", "base_version", "merged", "member", "member_reason", "members", "contributed", "quorum", "seconds_left", "reason", "latest_version")
+    __slots__ = ("round", "phase", "attempt", "layer", "revision", "base_version", "merged", "member", "member_reason", "members", "contributed", "quorum", "seconds_left", "reason", "latest_version", "settled", "newest_verdict")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +255,8 @@ class RoundState(_message.Message):
     SECONDS_LEFT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     LATEST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_VERDICT_FIELD_NUMBER: _ClassVar[int]
     round: int
     phase: Phase
     attempt: int
@@ -197,7 +272,9 @@ class RoundState(_message.Message):
     seconds_left: int
     reason: str
     latest_version: int
-    def __init__(self, round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempt: _Optional[int] = ..., layer: _Optional[int] = ..., revision: _Optional[int] = ..., base_version: _Optional[int] = ..., merged: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ..., member: _Optional[_Union[MemberStatus, str]] = ..., member_reason: _Optional[str] = ..., members: _Optional[int] = ..., contributed: _Optional[int] = ..., quorum: _Optional[int] = ..., seconds_left: _Optional[int] = ..., reason: _Optional[str] = ..., latest_version: _Optional[int] = ...) -> None: ...
+    settled: bool
+    newest_verdict: int
+    def __init__(self, round: _Optional[int] = ..., phase: _Optional[_Union[Phase, str]] = ..., attempt: _Optional[int] = ..., layer: _Optional[int] = ..., revision: _Optional[int] = ..., base_version: _Optional[int] = ..., merged: _Optional[_Iterable[_Union[LayerWeights, _Mapping]]] = ..., member: _Optional[_Union[MemberStatus, str]] = ..., member_reason: _Optional[str] = ..., members: _Optional[int] = ..., contributed: _Optional[int] = ..., quorum: _Optional[int] = ..., seconds_left: _Optional[int] = ..., reason: _Optional[str] = ..., latest_version: _Optional[int] = ..., settled: _Optional[bool] = ..., newest_verdict: _Optional[int] = ...) -> None: ...
 
 class FindMissingRequest(_message.Message):
     __slots__ = ("digests",)
@@ -264,6 +341,90 @@ class ReadReply(_message.Message):
     checksum: int
     size: int
     def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ..., checksum: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class ListConflictsRequest(_message.Message):
+    __slots__ = ("undecided", "limit")
+    UNDECIDED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    undecided: bool
+    limit: int
+    def __init__(self, undecided: _Optional[bool] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class Conflict(_message.Message):
+    __slots__ = ("slot", "round", "claimants", "kept", "policy")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLAIMANTS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    slot: bytes
+    round: int
+    claimants: _containers.RepeatedCompositeFieldContainer[Claimant]
+    kept: str
+    policy: str
+    def __init__(self, slot: _Optional[bytes] = ..., round: _Optional[int] = ..., claimants: _Optional[_Iterable[_Union[Claimant, _Mapping]]] = ..., kept: _Optional[str] = ..., policy: _Optional[str] = ...) -> None: ...
+
+class Claimant(_message.Message):
+    __slots__ = ("client_id", "fact", "kind")
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    FACT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    client_id: str
+    fact: bytes
+    kind: VerdictKind
+    def __init__(self, client_id: _Optional[str] = ..., fact: _Optional[bytes] = ..., kind: _Optional[_Union[VerdictKind, str]] = ...) -> None: ...
+
+class ListConflictsReply(_message.Message):
+    __slots__ = ("conflicts",)
+    CONFLICTS_FIELD_NUMBER: _ClassVar[int]
+    conflicts: _containers.RepeatedCompositeFieldContainer[Conflict]
+    def __init__(self, conflicts: _Optional[_Iterable[_Union[Conflict, _Mapping]]] = ...) -> None: ...
+
+class DecideConflictRequest(_message.Message):
+    __slots__ = ("slot", "keep")
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    slot: bytes
+    keep: str
+    def __init__(self, slot: _Optional[bytes] = ..., keep: _Optional[str] = ...) -> None: ...
+
+class SetKeyCheckRequest(_message.Message):
+    __slots__ = ("key_check",)
+    KEY_CHECK_FIELD_NUMBER: _ClassVar[int]
+    key_check: str
+    def __init__(self, key_check: _Optional[str] = ...) -> None: ...
+
+class SetKeyCheckReply(_message.Message):
+    __slots__ = ("key_check",)
+    KEY_CHECK_FIELD_NUMBER: _ClassVar[int]
+    key_check: str
+    def __init__(self, key_check: _Optional[str] = ...) -> None: ...
+
+class GetRetentionRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class Retention(_message.Message):
+    __slots__ = ("version", "clients", "tested", "held")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    TESTED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    clients: int
+    tested: int
+    held: int
+    def __init__(self, version: _Optional[int] = ..., clients: _Optional[int] = ..., tested: _Optional[int] = ..., held: _Optional[int] = ...) -> None: ...
+
+class GetRetentionReply(_message.Message):
+    __slots__ = ("versions", "warning")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    WARNING_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[Retention]
+    warning: str
+    def __init__(self, versions: _Optional[_Iterable[_Union[Retention, _Mapping]]] = ..., warning: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

@@ -193,6 +193,16 @@ class FederationStub:
                 request_serializer=collabedit_dot_v1_dot_federation__pb2.GetVersionRequest.SerializeToString,
                 response_deserializer=collabedit_dot_v1_dot_federation__pb2.Version.FromString,
                 _registered_method=True)
+        self.Report = channel.unary_unary(
+                '/collabedit.v1.Federation/Report',
+                request_serializer=collabedit_dot_v1_dot_federation__pb2.ReportRequest.SerializeToString,
+                response_deserializer=collabedit_dot_v1_dot_federation__pb2.RoundState.FromString,
+                _registered_method=True)
+        self.ListVerdicts = channel.unary_unary(
+                '/collabedit.v1.Federation/ListVerdicts',
+                request_serializer=collabedit_dot_v1_dot_federation__pb2.ListVerdictsRequest.SerializeToString,
+                response_deserializer=collabedit_dot_v1_dot_federation__pb2.ListVerdictsReply.FromString,
+                _registered_method=True)
 
 
 class FederationServicer:
@@ -246,6 +256,21 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Report(self, request, context):
+        """Says how the caller's merged edits do on the weights that the round under way stands on. Idempotent: of several
+        reports of one client to one round the first counts. Errors: `stale-round` while a layer is merged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVerdicts(self, request, context):
+        """What was decided about the caller's claims, in the order of the decisions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FederationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -278,6 +303,16 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.GetVersion,
                     request_deserializer=collabedit_dot_v1_dot_federation__pb2.GetVersionRequest.FromString,
                     response_serializer=collabedit_dot_v1_dot_federation__pb2.Version.SerializeToString,
+            ),
+            'Report': grpc.unary_unary_rpc_method_handler(
+                    servicer.Report,
+                    request_deserializer=collabedit_dot_v1_dot_federation__pb2.ReportRequest.FromString,
+                    response_serializer=collabedit_dot_v1_dot_federation__pb2.RoundState.SerializeToString,
+            ),
+            'ListVerdicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVerdicts,
+                    request_deserializer=collabedit_dot_v1_dot_federation__pb2.ListVerdictsRequest.FromString,
+                    response_serializer=collabedit_dot_v1_dot_federation__pb2.ListVerdictsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -444,6 +479,60 @@ class Federation:
             '/collabedit.v1.Federation/GetVersion',
             collabedit_dot_v1_dot_federation__pb2.GetVersionRequest.SerializeToString,
             collabedit_dot_v1_dot_federation__pb2.Version.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Report(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collabedit.v1.Federation/Report',
+            collabedit_dot_v1_dot_federation__pb2.ReportRequest.SerializeToString,
+            collabedit_dot_v1_dot_federation__pb2.RoundState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVerdicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collabedit.v1.Federation/ListVerdicts',
+            collabedit_dot_v1_dot_federation__pb2.ListVerdictsRequest.SerializeToString,
+            collabedit_dot_v1_dot_federation__pb2.ListVerdictsReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -725,6 +814,26 @@ class OperationsStub:
                 request_serializer=collabedit_dot_v1_dot_federation__pb2.RollBackRequest.SerializeToString,
                 response_deserializer=collabedit_dot_v1_dot_federation__pb2.RollBackReply.FromString,
                 _registered_method=True)
+        self.ListConflicts = channel.unary_unary(
+                '/collabedit.v1.Operations/ListConflicts',
+                request_serializer=collabedit_dot_v1_dot_federation__pb2.ListConflictsRequest.SerializeToString,
+                response_deserializer=collabedit_dot_v1_dot_federation__pb2.ListConflictsReply.FromString,
+                _registered_method=True)
+        self.DecideConflict = channel.unary_unary(
+                '/collabedit.v1.Operations/DecideConflict',
+                request_serializer=collabedit_dot_v1_dot_federation__pb2.DecideConflictRequest.SerializeToString,
+                response_deserializer=collabedit_dot_v1_dot_federation__pb2.ListConflictsReply.FromString,
+                _registered_method=True)
+        self.SetKeyCheck = channel.unary_unary(
+                '/collabedit.v1.Operations/SetKeyCheck',
+                request_serializer=collabedit_dot_v1_dot_federation__pb2.SetKeyCheckRequest.SerializeToString,
+                response_deserializer=collabedit_dot_v1_dot_federation__pb2.SetKeyCheckReply.FromString,
+                _registered_method=True)
+        self.GetRetention = channel.unary_unary(
+                '/collabedit.v1.Operations/GetRetention',
+                request_serializer=collabedit_dot_v1_dot_federation__pb2.GetRetentionRequest.SerializeToString,
+                response_deserializer=collabedit_dot_v1_dot_federation__pb2.GetRetentionReply.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer:
@@ -799,6 +908,36 @@ class OperationsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListConflicts(self, request, context):
+        """Conflicts that were found, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideConflict(self, request, context):
+        """Keeps one party's edit of a slot and lets the others' be withdrawn, in this round and later ones. Idempotent; another
+        decision replaces it. Errors: NOT_FOUND for a slot without a conflict, `stale-round` while a layer is merged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetKeyCheck(self, request, context):
+        """Names the federation key that claims are to be blinded under from now on, by its check; the key stays with the
+        clients. Without this the first one seen counts. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRetention(self, request, context):
+        """Clients, observers and admins: how much of what was merged holds, version by version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -846,6 +985,26 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.RollBack,
                     request_deserializer=collabedit_dot_v1_dot_federation__pb2.RollBackRequest.FromString,
                     response_serializer=collabedit_dot_v1_dot_federation__pb2.RollBackReply.SerializeToString,
+            ),
+            'ListConflicts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListConflicts,
+                    request_deserializer=collabedit_dot_v1_dot_federation__pb2.ListConflictsRequest.FromString,
+                    response_serializer=collabedit_dot_v1_dot_federation__pb2.ListConflictsReply.SerializeToString,
+            ),
+            'DecideConflict': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideConflict,
+                    request_deserializer=collabedit_dot_v1_dot_federation__pb2.DecideConflictRequest.FromString,
+                    response_serializer=collabedit_dot_v1_dot_federation__pb2.ListConflictsReply.SerializeToString,
+            ),
+            'SetKeyCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetKeyCheck,
+                    request_deserializer=collabedit_dot_v1_dot_federation__pb2.SetKeyCheckRequest.FromString,
+                    response_serializer=collabedit_dot_v1_dot_federation__pb2.SetKeyCheckReply.SerializeToString,
+            ),
+            'GetRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRetention,
+                    request_deserializer=collabedit_dot_v1_dot_federation__pb2.GetRetentionRequest.FromString,
+                    response_serializer=collabedit_dot_v1_dot_federation__pb2.GetRetentionReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1093,6 +1252,114 @@ class Operations:
             '/collabedit.v1.Operations/RollBack',
             collabedit_dot_v1_dot_federation__pb2.RollBackRequest.SerializeToString,
             collabedit_dot_v1_dot_federation__pb2.RollBackReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListConflicts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collabedit.v1.Operations/ListConflicts',
+            collabedit_dot_v1_dot_federation__pb2.ListConflictsRequest.SerializeToString,
+            collabedit_dot_v1_dot_federation__pb2.ListConflictsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideConflict(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collabedit.v1.Operations/DecideConflict',
+            collabedit_dot_v1_dot_federation__pb2.DecideConflictRequest.SerializeToString,
+            collabedit_dot_v1_dot_federation__pb2.ListConflictsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetKeyCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collabedit.v1.Operations/SetKeyCheck',
+            collabedit_dot_v1_dot_federation__pb2.SetKeyCheckRequest.SerializeToString,
+            collabedit_dot_v1_dot_federation__pb2.SetKeyCheckReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/collabedit.v1.Operations/GetRetention',
+            collabedit_dot_v1_dot_federation__pb2.GetRetentionRequest.SerializeToString,
+            collabedit_dot_v1_dot_federation__pb2.GetRetentionReply.FromString,
             options,
             channel_credentials,
             insecure,
