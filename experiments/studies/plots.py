@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from collabedit.common.files import write_durably
 from collabedit.experiments.studies.tables import INTERVALS, Row
@@ -23,7 +24,10 @@ STYLES: Final[Mapping[str, tuple[str, str]]] = {
     "task-arithmetic": ("#E69F00", "s"),
     "simple-average": ("#009E73", "^"),
     "ties": ("#CC79A7", "v"),
+    "measured": ("#0072B2", "o"),
+    "eq. 6": ("#D55E00", "+"),
 }
+BENEATH: Final = frozenset({"global-edit", "eq. 6"})  # others are to lie on them: drawn larger, beneath
 FURTHER: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 MARKERS: Final = ("o", "s", "^", "v", "D", "P", "x")
 
@@ -43,11 +47,14 @@ def style(method: str, index: int = 0) -> tuple[str, str]:
 
 
 def lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "method") -> None:
-    """One line for each value of `by`, with its intervals as a band; rows without y are left out."""
+    """One line for each value of `by`, with its intervals as a band; rows without y are left out.
+
+    Where x is a count (rounds, parties, edits) the axis is marked at whole numbers only.
+    """
     for index, name in enumerate(dict.fromkeys(row[by] for row in rows)):
         own = [row for row in rows if row[by] == name and row.get(y) is not None]
         colour, marker = style(str(name), index)
-        under = name == "global-edit"  # collabedit lies on it: drawn larger, beneath
+        under = name in BENEATH
         axes.plot(
             [row[x] for row in own], [row[y] for row in own], color=colour, marker=marker, label=str(name),
             markersize=12 if under else 6, markeredgewidth=2 if under else 1, linewidth=1.5, zorder=1 if under else 2,
@@ -57,6 +64,8 @@ def lines(axes: Axes, rows: Sequence[Row], x: str, y: str, by: str = "method") -
         if banded:
             at, low, high = zip(*banded, strict=True)
             axes.fill_between(at, low, high, color=colour, alpha=0.12, linewidth=0)
+    if all(isinstance(row[x], int) for row in rows):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def bars(axes: Axes, rows: Sequence[Row], kinds: Sequence[str], by: str = "method") -> None:
