@@ -53,15 +53,31 @@ def differences(
 
     Raises UsageError where the two are not of the same edits in the same order.
     """
-    if [each.id for each in one.edits] != [each.id for each in other.edits]:
+    return weighted_sums([(1.0, one), (-1.0, other)], level=level, resamples=resamples, seed=seed)
+
+
+def weighted_sums(
+    terms: Sequence[tuple[float, Scores]], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """An interval for the sum of several scores' figures, each by its weight, paired as in `differences`.
+
+    Raises UsageError where not all are of the same edits in the same order.
+    """
+    if len({tuple(each.id for each in scores.edits) for _, scores in terms}) != 1:
         raise UsageError("scores of different edits cannot be paired")
-    first, second = _values(one), _values(other)
-    if not len(first):
+    weighted = [(weight, _values(scores)) for weight, scores in terms]
+    edits = len(terms[0][1].edits)
+    if not edits:
         return {}
-    drawn = [_figures(first, counts) - _figures(second, counts) for counts in _resampled(len(first), resamples, seed)]
-    value = (_figures(first, _once(first)) - _figures(second, _once(second)))[0]
-    both = _named(other)
-    return _between({n: at for n, at in _named(one).items() if n in both}, np.concatenate(drawn), value, level)
+
+    def summed(counts: Array) -> Array:
+        figures: Array = np.add.reduce([weight * _figures(values, counts) for weight, values in weighted])
+        return figures
+
+    drawn = np.concatenate([summed(counts) for counts in _resampled(edits, resamples, seed)])
+    named = [_named(scores) for _, scores in terms]
+    everywhere = {name: at for name, at in named[0].items() if all(name in each for each in named)}
+    return _between(everywhere, drawn, summed(_once(weighted[0][1]))[0], level)
 
 
 def mean_interval(

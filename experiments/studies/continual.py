@@ -10,10 +10,10 @@ from typing import Any
 from collabedit.client.metrics import EditScore, Kinds, Scores, score
 from collabedit.client.weights import restored
 from collabedit.common.edits import Edit
-from collabedit.experiments.baselines import Bench, Party
+from collabedit.experiments.baselines import Bench
 from collabedit.experiments.many_rounds import Dynamics, ManyRounds
 from collabedit.experiments.studies import records
-from collabedit.experiments.studies.field import bench_of, targets_of
+from collabedit.experiments.studies.field import bench_of, parties_of, targets_of
 from collabedit.experiments.studies.settings import ManyRoundsSettings
 from collabedit.experiments.studies.study import Cell, Place
 
@@ -47,32 +47,22 @@ class Continual:
             yield self._run(deal, ManyRounds(self.bench, method, dynamics), what)
 
     def _run(self, deal: Rounds, federation: ManyRounds, what: str) -> Iterator[int]:
-        ready = self._once(deal) if self.settings.z == "once" else None
-        for number, own in enumerate(deal):
-            self.place.listener.say(f"{what}: round {number + 1} of {len(deal)}")
-            names = [f"party-{party + 1}" for party in range(len(own))]
-            found = [federation.party(*each) for each in zip(names, own, strict=True)] if ready is None else None
-            federation.run(found or ready[number])  # type: ignore[index]  # one of the two is there
-            yield number + 1
-
-    def _once(self, deal: Rounds) -> list[list[Party]]:
-        """The parties of each round with z found on the unedited model."""
-        targets = targets_of(self.settings, flat(deal), self.place)
-        parties, start = [], 0
-        for own in deal:
-            members = []
-            for party, edits in enumerate(own):
-                members.append(Party(f"party-{party + 1}", edits, targets.only(range(start, start + len(edits)))))
-                start += len(edits)
-            parties.append(members)
-        return parties
+        once = targets_of(self.settings, flat(deal), self.place) if self.settings.z == "once" else None
+        done = 0
+        for number, own in enumerate(deal, start=1):
+            self.place.listener.say(f"{what}: round {number} of {len(deal)}")
+            edits = flat([own])
+            targets = once.only(range(done, done + len(edits))) if once else federation.targets(edits)
+            federation.run(parties_of(own, targets))
+            done += len(edits)
+            yield number
 
     def score(self, deal: Rounds) -> dict[str, Any]:
         """Packed scores of some rounds' edits on the model as it is now."""
         return packed(score(self.bench.loaded, flat(deal)))
 
 
-def flat(deal: Rounds) -> tuple[Edit, ...]:
+def flat(deal: Sequence[records.Dealt]) -> tuple[Edit, ...]:
     """Everybody's edits of all rounds, in order."""
     return tuple(edit for own in deal for edits in own for edit in edits)
 

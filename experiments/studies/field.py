@@ -117,8 +117,13 @@ def lay_out(settings: StudySettings, dealt: Sequence[Sequence[Edit]], place: Pla
     targets = targets_of(settings, everybody, place)
     bench = bench_of(settings)
     check_extent(settings.editor, edits=len(everybody), layers=len(bench.weights))
-    members, start = [], 0
+    return Field(bench, parties_of(dealt, targets))
+
+
+def parties_of(dealt: Sequence[Sequence[Edit]], targets: Targets) -> tuple[Party, ...]:
+    """The parties with their edits. targets: of everybody's, in the parties' order."""
+    everybody, members, start = tuple(edit for own in dealt for edit in own), [], 0
     for number, own in enumerate(dealt):
         members.append(_party(number, everybody, targets, range(start, start + len(own))))
         start += len(own)
-    return Field(bench, tuple(members))
+    return tuple(members)

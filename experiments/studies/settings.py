@@ -102,15 +102,13 @@ class RoundsSettings(ManyRoundsSettings):
 class Table5Settings(RoundsSettings):
     """`collab experiment table5`."""
 
-    seeds: int = Field(default=2, ge=1, le=100, description="how many deals of edits, pooled")
+    seeds: int = Field(default=4, ge=1, le=100, description="how many deals of edits, pooled")
 
 
 class AblationBetaSettings(ManyRoundsSettings):
     """`collab experiment ablation-beta`."""
 
-    z: Literal["each-round", "once"] = Field(
-        default="once", description="find z on the weights of the round, or once, on the unedited model"
-    )
+    seeds: int = Field(default=2, ge=1, le=100, description="how many deals of edits, pooled")
 
 
 class Figure3Settings(StudySettings):
@@ -118,4 +116,4 @@ class Figure3Settings(StudySettings):
 
     parties: int = Field(default=4, ge=1, le=1000, description="how many parties")
     edits_per_party: int = Field(default=10, ge=1, le=100_000, description="edits of each party")
-    rounds: int = Field(default=20, ge=2, le=1000, description="how often the same edits are made")
+    rounds: int = Field(default=12, ge=2, le=1000, description="how often the same edits are made")

@@ -8,7 +8,7 @@ from scipy.stats import bootstrap
 
 from collabedit.client.metrics import EditScore, Kinds, Scores, combined
 from collabedit.common.errors import UsageError
-from collabedit.experiments.intervals import differences, intervals, mean_interval
+from collabedit.experiments.intervals import differences, intervals, mean_interval, weighted_sums
 
 NONE = Kinds(None, None, None)
 
@@ -106,6 +106,19 @@ def test_a_difference_is_paired() -> None:
     assert found["Score"].low > 0
     with pytest.raises(UsageError, match="paired"):
         differences(one, drawn(199, seed=4))
+
+
+def test_a_weighted_sum_is_paired() -> None:
+    """What two pairs lose is compared on the same resamples: alike losses leave no doubt, whatever they are."""
+    one, other = drawn(80, seed=5), drawn(80, seed=6)
+    terms = [(1.0, one), (-1.0, other), (-1.0, one), (1.0, other)]
+    found = weighted_sums(terms)["Score"]
+    assert (found.low, found.value, found.high) == pytest.approx((0, 0, 0))
+    assert weighted_sums([(1.0, one), (-1.0, other)], seed=7) == differences(one, other, seed=7)
+    twice, once = (weighted_sums([(weight, one)], seed=8)["Score"] for weight in (2.0, 1.0))
+    assert (twice.low, twice.value) == pytest.approx((2 * once.low, 2 * once.value))
+    with pytest.raises(UsageError, match="paired"):
+        weighted_sums([(1.0, one), (1.0, one), (1.0, drawn(79, seed=5))])
 
 
 def test_a_kind_that_is_never_right_makes_the_score_zero() -> None:

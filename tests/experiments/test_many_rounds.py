@@ -19,10 +19,12 @@ from collabedit.experiments.atlas.world import build_world
 from collabedit.experiments.baselines import Bench, Party, distance, layer_by_layer
 from collabedit.experiments.bundled import party_edits
 from collabedit.experiments.many_rounds import Dynamics, ManyRounds, left_over
-from collabedit.experiments.studies.field import Field
+from collabedit.experiments.studies.field import Field, parties_of
 from collabedit.experiments.studies.figure3 import shares_left, step_again
 from collabedit.experiments.studies.registry import STUDIES, study_of
 from collabedit.experiments.studies.runner import Results, run
+from collabedit.experiments.studies.settings import Table5Settings
+from collabedit.experiments.studies.table5 import DIFFERENCE, DYNAMIC, IMMUTABLE, TABLE5
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,8 @@ def rounds(bench: Bench) -> list[list[Party]]:
     """Two rounds of two parties, z of the unedited model."""
     federation = ManyRounds(bench)
     first, second, _ = party_edits(find_model("atlas"), 3, 4)
-    return [[federation.party("a", first[at]), federation.party("b", second[at])] for at in (slice(0, 2), slice(2, 4))]
+    dealt = [(first[at], second[at]) for at in (slice(0, 2), slice(2, 4))]
+    return [list(parties_of(own, federation.targets([*own[0], *own[1]]))) for own in dealt]
 
 
 def test_one_round_is_a_round(bench: Bench, rounds: list[list[Party]]) -> None:
@@ -112,6 +115,7 @@ def ran(name: str, out: Path, targets: Path, **flags: Any) -> Results:
 
 
 SMALL: dict[str, Any] = {"parties": 2, "edits_per_party": 1, "rounds": 2}
+TWO = Table5Settings(rounds=2, seeds=1)
 
 
 def test_rounds(tmp_path: Path, targets: Path) -> None:
@@ -123,24 +127,62 @@ def test_rounds(tmp_path: Path, targets: Path) -> None:
 
 
 def test_table5(tmp_path: Path, targets: Path) -> None:
-    """Both ways begin alike and have lost nothing after the first round; intervals are there."""
-    rows = ran("table5", tmp_path, targets, z="once", seeds=2, **SMALL).rows
-    assert len(rows) == 4
-    first = [row for row in rows if row["round"] == 1]
-    assert first[0]["Score"] == first[1]["Score"]
-    assert all(row["lost"] == 0 for row in first)
-    assert set(rows[0]["intervals"]) == {"ES", "PS", "NS", "Score", "lost"}
+    """Both ways begin alike and have lost nothing after the first round; what is spared is the difference of losses,
+    with an interval of its own, in the rows, in a table and beside the number of rounds.
+    """
+    found = ran("table5", tmp_path, targets, z="once", seeds=2, **SMALL)
+    assert len(found.rows) == 4
+    ways = {way: [row for row in found.rows if row["method"] == way] for way in (IMMUTABLE, DYNAMIC)}
+    assert ways[IMMUTABLE][0]["Score"] == ways[DYNAMIC][0]["Score"]
+    assert all(own[0]["lost"] == 0 for own in ways.values())
+    assert set(found.rows[0]["intervals"]) == {"ES", "PS", "NS", "Score", "lost"}
+    for immutable, dynamic in zip(*ways.values(), strict=True):
+        low, high = dynamic["intervals"]["spared"]
+        assert dynamic["spared"] == pytest.approx(immutable["lost"] - dynamic["lost"])
+        assert low <= dynamic["spared"] <= high
+    assert ways[DYNAMIC][0]["intervals"]["spared"] == [0, 0]
+    assert found.tables[-1].columns == ("round", IMMUTABLE, DYNAMIC, DIFFERENCE)
+    assert found.notes[0].startswith("2 rounds of 2 parties with 1 edits each; 2 deals, 4 edits")
+
+
+def test_what_is_spared_is_paired() -> None:
+    """An immutable C that keeps one kind less in every edit is worse without doubt, however much the edits differ;
+    where the dynamic C began lower by as much, nothing is spared.
+    """
+    kept = [(float(at % 2), at % 3 / 2, 1.0) for at in range(60)]
+    fewer = [(efficacy, paraphrase, 0.5) for efficacy, paraphrase, _ in kept]
+    best = {"after": [after(kept), after(kept)]}
+    rows = TABLE5.rows(TWO, {f"{IMMUTABLE}/0": {"after": [after(kept), after(fewer)]}, f"{DYNAMIC}/0": best})
+    assert rows[-1]["spared"] == pytest.approx(rows[1]["lost"])
+    assert 0 < rows[-1]["intervals"]["spared"][0] < rows[-1]["spared"] < rows[-1]["intervals"]["spared"][1]
+    worn = {"after": [after(fewer), after(fewer)]}
+    rows = TABLE5.rows(TWO, {f"{IMMUTABLE}/0": best, f"{DYNAMIC}/0": worn})
+    assert (rows[-1]["spared"], rows[-1]["intervals"]["spared"]) == (0, [0, 0])
+
+
+def after(edits: list[tuple[float, float, float]]) -> dict[str, Any]:
+    """Packed scores of CounterFact's kind."""
+    return {"family": "counterfact", "edits": [[str(at), *each] for at, each in enumerate(edits)]}
 
 
 def test_ablation(tmp_path: Path, targets: Path) -> None:
-    """β1 = λ is the model's λ; each pair has a row for the first, the last and all rounds."""
-    rows = ran("ablation-beta", tmp_path, targets, **SMALL).rows
+    """β1 = λ is the model's λ; each pair has a row for the first, the last and all rounds, over the edits of all
+    deals, beside the default pair over the same edits.
+    """
+    rows = ran("ablation-beta", tmp_path, targets, z="once", seeds=1, **SMALL).rows
     assert len(rows) == 8 * 3
-    assert {row["beta1"] for row in rows} == {0.0, 0.1, 1.0, 10.0, 100.0, 1000.0}
+    assert {row["beta1"] for row in rows} == {0.0, 0.3, 1.0, 3.0, 10.0, 1000.0}
+    at = {(row["method"], row["beta0"], row["beta1"]): row for row in rows}
+    for (group, *_), row in at.items():
+        default = at[group, 1.0, 1.0]
+        assert row["beside β1 = 1"] == pytest.approx(row["Score"] - default["Score"])
+        assert default["intervals"]["beside β1 = 1"] == [0, 0]
 
 
 def test_figure3(tmp_path: Path, targets: Path) -> None:
-    """The residual falls, alike for both methods; a step leaves about what eq. 6 says."""
+    """The residual falls, alike for both methods; a step leaves about what eq. 6 says. One layer leaves exactly that in
+    every round, from the first residual on.
+    """
     rows = ran("figure3", tmp_path, targets, parties=2, edits_per_party=2, rounds=2).rows
     own = {
         method: [row["residual"] for row in rows if row["method"] == method] for method in ("collabedit", "global-edit")
@@ -150,6 +192,9 @@ def test_figure3(tmp_path: Path, targets: Path) -> None:
     for row in rows:
         if row["measured"] is not None:
             assert row["measured"] == pytest.approx(row["eq. 6"], abs=0.2)
+    alone = [row for row in rows if row["method"] == "one layer"]
+    assert [row["residual"] for row in alone] == pytest.approx([row["said"] for row in alone], rel=1e-5)
+    assert alone[-1]["residual"] < 0.5 * alone[0]["residual"]
 
 
 def test_figure3_is_exact_where_the_key_is_the_prompts(bench: Bench, rounds: list[list[Party]]) -> None:
