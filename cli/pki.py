@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from collabedit.cli.federation_key import federation_key
 from collabedit.cli.output import say
+from collabedit.cli.pki_options import SETTINGS, json_option, state_option
 from collabedit.common.command import print_json
 
 if TYPE_CHECKING:
     from collabedit.client.connection import Connection
     from collabedit.common.pki import KeyPair, Role
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 ROLE = click.Choice(["client", "observer", "admin"])
-
-
-def _state(whose: str) -> Path:
-    from platformdirs import user_state_path
-
-    return Path(user_state_path("collabedit")) / whose
-
-
-def _state_option(whose: str) -> Callable[[Function], Function]:
-    said = f"State folder of the {whose}.  [default: {whose} in the user's state folder of collabedit]"
-    return click.option("--state", type=click.Path(path_type=Path), default=lambda: _state(whose), help=said)
-
-
-def _json_option(function: Function) -> Function:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(function)
 
 
 @click.group(context_settings=SETTINGS)
@@ -51,7 +34,12 @@ def pki() -> None:
       collab pki init --out ca
       collab pki server --ca ca --name edits.example.org --out server/pki
       collab pki client --ca ca --name alice --out alice/credentials
+    The key that parties blind their claims under, which the server must not have:
+      collab pki federation-key make
     """
+
+
+pki.add_command(federation_key)
 
 
 @pki.command(context_settings=SETTINGS)
@@ -59,8 +47,8 @@ def pki() -> None:
 @click.option("--token", required=True, help="The token that the operator gave you.")
 @click.option("--ca-fingerprint", required=True, help="sha256:… of the federation's CA, from the operator too.")
 @click.option("--name", help="Your client id: 1 to 64 of a-z 0-9 . _ -  [default: this host's name]")
-@_state_option("client")
-@_json_option
+@state_option("client")
+@json_option
 def enrol(server: str, token: str, ca_fingerprint: str, name: str | None, state: Path, as_json: bool) -> None:
     """Join a federation: makes a key on this host and gets a certificate for it. Safe to repeat.
 
@@ -82,10 +70,10 @@ def enrol(server: str, token: str, ca_fingerprint: str, name: str | None, state:
 
 
 @pki.command(context_settings=SETTINGS)
-@_state_option("client")
-@_json_option
+@state_option("client")
+@json_option
 def show(state: Path, as_json: bool) -> None:
-    """Who this host is to the federation, and until when.
+    """Who this host is to the federation, and until when; `fingerprint` is its public key's.
 
     \b
     Example:
@@ -109,9 +97,9 @@ def show(state: Path, as_json: bool) -> None:
 
 
 @pki.command(context_settings=SETTINGS)
-@_state_option("client")
+@state_option("client")
 @click.option("--server", help="host:port of the services.  [default: $COLLAB_SERVER, the enrolment's]")
-@_json_option
+@json_option
 def renew(state: Path, server: str | None, as_json: bool) -> None:
     """Get a new certificate for the key that this host has, with the one that it has. Safe to repeat.
 
@@ -137,8 +125,8 @@ def renew(state: Path, server: str | None, as_json: bool) -> None:
 @click.option("--uses", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Parties that may use it.")
 @click.option("--valid-minutes", type=click.IntRange(1, 525_600), default=1440, show_default=True, help="Its lifetime.")
 @click.option("--role", type=ROLE, default="client", show_default=True, help="What its users become.")
-@_state_option("server")
-@_json_option
+@state_option("server")
+@json_option
 def token(uses: int, valid_minutes: int, role: str, state: Path, as_json: bool) -> None:
     """Make an enrolment token on the server's host; prints the command that the party runs.
 
@@ -164,8 +152,8 @@ def token(uses: int, valid_minutes: int, role: str, state: Path, as_json: bool) 
 @pki.command(context_settings=SETTINGS)
 @click.argument("client", required=False)
 @click.option("--serial", help="One certificate, by its serial number, in place of CLIENT with all of its own.")
-@_state_option("server")
-@_json_option
+@state_option("server")
+@json_option
 def revoke(client: str | None, serial: str | None, state: Path, as_json: bool) -> None:
     """Shut CLIENT out, within seconds, with every certificate of that name. Run it on the server's host.
 
@@ -196,7 +184,7 @@ def revoke(client: str | None, serial: str | None, state: Path, as_json: bool) -
 
 @pki.command(context_settings=SETTINGS)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for ca.pem and ca.key.")
-@_json_option
+@json_option
 def init(out: Path, as_json: bool) -> None:
     """Make a CA by hand, for ten years. Refuses a folder that has one.
 
@@ -222,7 +210,7 @@ def init(out: Path, as_json: bool) -> None:
 @click.option("--ca", required=True, type=click.Path(path_type=Path, exists=True), help="Folder of `pki init`.")
 @click.option("--name", "names", required=True, multiple=True, help="Host name or address; may be repeated.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder: the server's STATE/pki.")
-@_json_option
+@json_option
 def server(ca: Path, names: tuple[str, ...], out: Path, as_json: bool) -> None:
     """Make a server's certificate by hand, for a year.
 
@@ -247,7 +235,7 @@ def server(ca: Path, names: tuple[str, ...], out: Path, as_json: bool) -> None:
 @click.option("--role", type=ROLE, default="client", show_default=True, help="What it may do.")
 @click.option("--server", "address", default="localhost:50051", show_default=True, help="The services' host:port.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder: the client's STATE/credentials.")
-@_json_option
+@json_option
 def client(ca: Path, name: str, role: Role, address: str, out: Path, as_json: bool) -> None:
     """Make a client's key and certificate by hand, for a year; carry the folder over a safe way.
 
@@ -306,6 +294,7 @@ def _shown(who: Any) -> dict[str, str]:
         "server": who.server,
         "until": who.until.isoformat(),
         "serial": who.serial,
+        "fingerprint": who.fingerprint,
         "credentials": str(who.folder),
     }
 

@@ -39,7 +39,10 @@ NOT_SENT: Final = "the token was not sent: compare address and fingerprint with 
 
 @dataclass(frozen=True)
 class Enrolled:
-    """Who one is now: client id, role, the CA's fingerprint, the services' host:port, the certificate's end, number."""
+    """Who one is now: client id, role, the CA's fingerprint, the services' host:port, the certificate's end, number.
+
+    fingerprint: of the certificate's public key, which other parties compare before they seal anything for it.
+    """
 
     client_id: str
     role: str
@@ -48,6 +51,7 @@ class Enrolled:
     until: datetime
     folder: Path
     serial: str
+    fingerprint: str
 
 
 def enrol(server: str, token: str, fingerprint: str, folder: Path, *, client_id: str | None = None) -> Enrolled:
@@ -82,6 +86,7 @@ def identity(folder: Path) -> Enrolled:
         certificate.not_valid_after_utc,
         folder,
         str(certificate.serial_number),
+        pki.key_fingerprint(certificate),
     )
 
 

@@ -43,7 +43,7 @@ class _Stored(BaseModel):
 
 
 def load_federation_key(folder_or_file: Path) -> FederationKey | None:
-    """The key in a client's state folder, or in a file; None where there is none. Raises StateError for a wrong file."""
+    """The key in a client's state folder, or in a file; None where there is none. Raises StateError."""
     held = load(folder_or_file)
     return held.key if held else None
 

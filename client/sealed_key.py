@@ -10,7 +10,6 @@ in a party's name: `fingerprint` is for people to compare where that matters (do
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +17,7 @@ from typing import Final, Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -135,10 +134,7 @@ def unseal(file: bytes, own: Credentials) -> tuple[HeldKey, Party]:
 
 def party_of(certificate: x509.Certificate) -> Party:
     """Whom a client's certificate names, with the fingerprint of its key. Raises IdentityError where it names none."""
-    public = certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return Party(pki.identity_of(certificate)[0], f"sha256:{hashlib.sha256(public).hexdigest()}")
+    return Party(pki.identity_of(certificate)[0], pki.key_fingerprint(certificate))
 
 
 def _client(pem: bytes, own: Credentials) -> tuple[x509.Certificate, Party]:

@@ -56,7 +56,8 @@ class FederationKey:
 
 def canonical(text: str) -> str:
     """The same for texts that differ in case, in the form of their Unicode or in white space alone."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())  # folding takes ΐ apart, and leaves Ϊ́ as it is
 
 
 def relation_of(edit: Edit) -> str:

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from collabedit.common.errors import IdentityError, UsageError
@@ -203,11 +204,14 @@ def same_key(left: PublicKey, right: PublicKey) -> bool:
     return _spki(left) == _spki(right)
 
 
+def key_fingerprint(certificate: x509.Certificate) -> str:
+    """`sha256:…` (hex) over the public key (DER), which renewing the certificate does not change."""
+    return f"sha256:{hashlib.sha256(_spki(certificate.public_key())).hexdigest()}"
+
+
 def matches(key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> bool:
     """Whether the certificate was made for this private key."""
-    return _spki(key.public_key()) == certificate.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return _spki(key.public_key()) == _spki(certificate.public_key())
 
 
 def expires_soon(certificate: x509.Certificate, now: datetime, *, days: int = RENEW_DAYS) -> bool:
@@ -307,5 +311,5 @@ def _strong(key: object) -> PublicKey:
     )
 
 
-def _spki(key: PublicKey) -> bytes:
+def _spki(key: CertificatePublicKeyTypes) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
