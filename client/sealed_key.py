@@ -1,7 +1,7 @@
 """A federation key on its way from one party to another: sealed to the certificate of the one, signed by the other.
 
-HPKE (RFC 9180, base mode) to the public key of the recipient's client certificate, with epoch, federation and
-recipient as its `info`; an ECDSA signature of the sender over all of it. Whoever carries the file can neither read nor
+HPKE (RFC 9180, base mode) to the public key of the recipient's client certificate, with epoch, federation, recipient
+and sender as its `info`; an ECDSA signature of the sender over all of it. Whoever carries the file can neither read nor
 change it. Pure: bytes in, bytes out.
 
 Both certificates are believed because the federation's CA signed them. Who holds the CA's key can make a certificate
@@ -58,7 +58,7 @@ class SealedKey(BaseModel):
     @property
     def info(self) -> bytes:
         """What the seal is bound to; no two lists of values have the same bytes."""
-        return json.dumps([self.form, self.federation, self.epoch, self.recipient]).encode()
+        return json.dumps([self.form, self.federation, self.epoch, self.recipient, self.sender]).encode()
 
     @property
     def signed(self) -> bytes:
