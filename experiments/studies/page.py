@@ -26,7 +26,7 @@ methods lie to each other, not the figures with the paper's.
 
 Scores are fractions of 1. In brackets: 95 % intervals by the bootstrap over records, Score resampled jointly; they say
 how much other edits of the same kind might differ, and methods share the same edits. A dash is a figure that is not
-there. Times are of one CPU thread."""
+there. Times are seconds by the clock, of one CPU thread, beside whatever else the machine ran: upper bounds."""
 
 
 @dataclass(frozen=True)

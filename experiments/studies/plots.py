@@ -26,6 +26,7 @@ STYLES: Final[Mapping[str, tuple[str, str]]] = {
     "ties": ("#CC79A7", "v"),
     "measured": ("#0072B2", "o"),
     "eq. 6": ("#D55E00", "+"),
+    "immutable − dynamic": ("#000000", "D"),
 }
 BENEATH: Final = frozenset({"global-edit", "eq. 6"})  # others are to lie on them: drawn larger, beneath
 FURTHER: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
