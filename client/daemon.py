@@ -14,7 +14,7 @@ from collabedit.client.intake import Intake
 from collabedit.client.news import Changes, News
 from collabedit.client.report import missing_line, result
 from collabedit.client.snapshot import Snapshot
-from collabedit.client.state import ClientState, EditStatus
+from collabedit.client.state import ClientState
 from collabedit.client.steps import Steps, WorldMovedError
 from collabedit.client.voice import Voice
 from collabedit.common.errors import CollabEditError, RoundError, UnreachableError
@@ -143,7 +143,7 @@ class Daemon:
         return not pending
 
     def _merged(self) -> bool:
-        return any(each.status is EditStatus.MERGED for each in self._state.entries(self._keys))
+        return any(each.merged for each in self._state.entries(self._keys))
 
     def result(self) -> dict[str, Any]:
         """What became of the edits: of the file's at the start with `--once`, else of all that were ever read."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from collabedit.client.metrics import EditScore, Scores
-from collabedit.client.state import EditStatus, LedgerEntry, RoundEntry
+from collabedit.client.state import LedgerEntry, RoundEntry
 
 
 def verdict(score: EditScore) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def result(federation: str, entries: Sequence[LedgerEntry], rounds: Sequence[Rou
         "federation": federation,
         "round": last.round if last else None,
         "version": last.version if last else None,
-        "merged": sum(each.status is EditStatus.MERGED for each in entries),
+        "merged": sum(each.merged for each in entries),
         "scores": dict(last.scores) if last and last.scores is not None else None,
         "edits": [edit_row(each) for each in entries],
     }

@@ -33,6 +33,39 @@ edits = sa.Table(
     sa.Column("version", sa.Integer),
     sa.Column("reason", sa.Text, nullable=False, server_default=""),
     sa.Column("scores", sa.Text),
+    sa.Column("cause", sa.Text),
+    sa.Column("augmented", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("present", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("screened", sa.Integer),
+    sa.Column("measured", sa.Text),
+)
+
+life = sa.Table(
+    "life",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("at", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("round", sa.Integer),
+    sa.Column("version", sa.Integer),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+retention = sa.Table(
+    "retention",
+    metadata,
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("tested", sa.Integer, nullable=False),
+    sa.Column("held", sa.Integer, nullable=False),
+)
+
+residuals = sa.Table(
+    "residuals",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Float, nullable=False),
 )
 
 contributions = sa.Table(
@@ -66,6 +99,25 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         " digest TEXT NOT NULL, PRIMARY KEY (round, attempt, layer))",
         "CREATE TABLE rounds (round INTEGER PRIMARY KEY, outcome TEXT NOT NULL, version INTEGER, reason TEXT NOT NULL,"
         " edits INTEGER NOT NULL, scores TEXT)",
+    ),
+    (
+        "ALTER TABLE edits ADD COLUMN cause TEXT",
+        "ALTER TABLE edits ADD COLUMN augmented INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE edits ADD COLUMN present INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE edits ADD COLUMN screened INTEGER",
+        "ALTER TABLE edits ADD COLUMN measured TEXT",
+        "CREATE TABLE life (seq INTEGER PRIMARY KEY, key TEXT NOT NULL, at INTEGER NOT NULL, status TEXT NOT NULL,"
+        " round INTEGER, version INTEGER, reason TEXT NOT NULL)",
+        "CREATE INDEX life_of ON life (key, seq)",
+        "CREATE TABLE retention (version INTEGER PRIMARY KEY, tested INTEGER NOT NULL, held INTEGER NOT NULL)",
+        "CREATE TABLE residuals (kind TEXT NOT NULL, key TEXT NOT NULL, value FLOAT NOT NULL, PRIMARY KEY (kind, key))",
+        "UPDATE edits SET status = CASE json_extract(scores, '$.took') WHEN 1 THEN 'verified' ELSE 'failed' END"
+        " WHERE status = 'merged' AND scores IS NOT NULL",
+        "UPDATE edits SET cause = 'file', reason = 'its line went from the file' WHERE status = 'withdrawn'",
+        # When an edit came to be what it is, releases before this one did not note.
+        "INSERT INTO life (key, at, status, round, version, reason)"
+        " SELECT key, CAST(strftime('%s', 'now') AS INTEGER) * 1000, status, round, version, reason FROM edits"
+        " ORDER BY seq",
     ),
 )
 

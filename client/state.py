@@ -1,52 +1,34 @@
-"""The client's durable state: its ledger of edits, its place in the round, and what became of past rounds.
-
-Every method is one transaction on SQLite in WAL mode with full synchronisation: after it returns the change survives a
-kill, before it nothing has changed. Only one thread of one process uses it (see `StateFolder.locked`).
-"""
+"""The client's durable state: its ledger of edits, its place in the round, and what became of past rounds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from collabedit.client import schema
+from collabedit.client.edit_life import (
+    IN_WEIGHTS,
+    WAITING,
+    Cause,
+    EditStatus,
+    LedgerEntry,
+    LifeRow,
+    VerdictKind,
+    VerdictNote,
+    after_verdict,
+)
+from collabedit.client.ledger import Ledger, about, contradicts, parts
 from collabedit.client.snapshot import ENDED, Outcome
-from collabedit.common.edits import Edit, Parsed
+from collabedit.common.edits import Edit
 from collabedit.common.errors import StateError
 
+__all__ = ["ClientState", "EditStatus", "LedgerEntry", "LifeRow", "RoundEntry", "VerdictKind", "VerdictNote"]
 
-class EditStatus(Enum):
-    """What became of one edit."""
-
-    PENDING = "pending"  # waits for a round
-    ENTERED = "entered"  # part of the round under way
-    MERGED = "merged"  # in the published weights of `version`
-    WITHDRAWN = "withdrawn"  # its line went before it was merged
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One edit and what became of it. `reason`: why its last round did not merge it. `scores`: on the new weights."""
-
-    edit: Edit
-    line: int
-    status: EditStatus
-    round: int | None = None
-    version: int | None = None
-    reason: str = ""
-    scores: Mapping[str, Any] | None = None
-
-    @property
-    def key(self) -> str:
-        """What the edit says, as a digest."""
-        return self.edit.key
+REPLACED: Final = IN_WEIGHTS | {EditStatus.IN_CONFLICT}  # what a later line of ours may take the place of
 
 
 @dataclass(frozen=True)
@@ -61,48 +43,10 @@ class RoundEntry:
     scores: Mapping[str, Any] | None
 
 
-def _entry(row: sa.Row[Any]) -> LedgerEntry:
-    return LedgerEntry(
-        edit=Edit.model_validate_json(row.json),
-        line=row.line,
-        status=EditStatus(row.status),
-        round=row.round,
-        version=row.version,
-        reason=row.reason,
-        scores=json.loads(row.scores) if row.scores else None,
-    )
-
-
-class ClientState:
+class ClientState(Ledger):
     """The database of one state folder. Use as a context manager."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._engine = schema.open_database(file)
-
-    def __enter__(self) -> ClientState:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.OperationalError as error:
-            raise StateError(f"{self._file}: {error.orig}", mend="make room, or mend the folder's rights") from error
-
     # ------------------------------------------------------------------------------------------------ identity
-
-    def _note(self, connection: sa.Connection, name: str, value: str | None) -> None:
-        connection.execute(schema.facts.delete().where(schema.facts.c.name == name))
-        if value is not None:
-            connection.execute(schema.facts.insert().values(name=name, value=value))
-
-    def _fact(self, connection: sa.Connection, name: str) -> str | None:
-        return connection.execute(sa.select(schema.facts.c.value).where(schema.facts.c.name == name)).scalar()
 
     @property
     def federation(self) -> str | None:
@@ -125,52 +69,6 @@ class ClientState:
         with self._transaction() as connection:
             self._note(connection, "federation", federation)
 
-    # ------------------------------------------------------------------------------------------------ edits
-
-    def take_in(self, parsed: Parsed) -> None:
-        """Brings the ledger in line with the edits file: new edits wait, edits whose line went are withdrawn.
-
-        An edit is what it says: a changed line is a new edit. What is in a round or merged stays so. Details that the
-        key leaves out (paraphrases, neighbours, id) follow the file.
-        """
-        first = {edit.key: (edit, line) for edit, line in reversed(list(zip(parsed.edits, parsed.lines, strict=True)))}
-        table = schema.edits
-        with self._transaction() as connection:
-            known = {row.key: row.status for row in connection.execute(sa.select(table.c.key, table.c.status))}
-            for key, (edit, line) in sorted(first.items(), key=lambda item: item[1][1]):
-                said = {"id": edit.id, "line": line, "json": edit.model_dump_json()}
-                if key not in known:
-                    connection.execute(table.insert().values(key=key, status=EditStatus.PENDING.value, **said))
-                    continue
-                if known[key] == EditStatus.WITHDRAWN.value:
-                    said["status"] = EditStatus.PENDING.value
-                connection.execute(table.update().where(table.c.key == key).values(**said))
-            gone = [key for key, status in known.items() if status == EditStatus.PENDING.value and key not in first]
-            for key in gone:
-                connection.execute(table.update().where(table.c.key == key).values(status=EditStatus.WITHDRAWN.value))
-
-    def _select(self, *where: sa.ColumnElement[bool]) -> list[LedgerEntry]:
-        with self._transaction() as connection:
-            rows = connection.execute(sa.select(schema.edits).where(*where).order_by(schema.edits.c.seq))
-            return [_entry(row) for row in rows]
-
-    def ledger(self) -> list[LedgerEntry]:
-        """Every edit that this client ever read, in the order it first read them."""
-        return self._select()
-
-    def entries(self, keys: Iterable[str]) -> list[LedgerEntry]:
-        """The ledger's entries of `keys`, in the ledger's order."""
-        wanted = set(keys)
-        return [each for each in self.ledger() if each.key in wanted]
-
-    def pending(self) -> list[LedgerEntry]:
-        """The edits that wait for a round."""
-        return self._select(schema.edits.c.status == EditStatus.PENDING.value)
-
-    def unscored(self) -> list[LedgerEntry]:
-        """Merged edits that were not scored on the new weights yet."""
-        return self._select(schema.edits.c.status == EditStatus.MERGED.value, schema.edits.c.scores.is_(None))
-
     # ------------------------------------------------------------------------------------------------ rounds
 
     @property
@@ -180,51 +78,79 @@ class ClientState:
             held = self._fact(connection, "round")
             return int(held) if held is not None else None
 
-    def batch(self) -> list[LedgerEntry]:
-        """The edits of the round under way: fixed when it was entered, whatever the file says since."""
-        return self._select(schema.edits.c.status == EditStatus.ENTERED.value)
-
     def enter(self, round_: int) -> list[LedgerEntry]:
         """Puts every waiting edit into `round_` and returns them; entering the same round again changes nothing."""
         with self._transaction() as connection:
             if self._fact(connection, "round") is None:
                 self._note(connection, "round", str(round_))
-                pending = schema.edits.c.status == EditStatus.PENDING.value
-                connection.execute(
-                    schema.edits.update()
-                    .where(pending)
-                    .values(status=EditStatus.ENTERED.value, round=round_, reason="")
-                )
+                waiting = self._keys(connection, *WAITING)
+                self._change(connection, waiting, EditStatus.ENTERED, round=round_, reason="")
         return self.batch()
 
     def settle(self, outcome: Outcome) -> None:
-        """Notes how the round ended: its edits are merged, or wait again with the reason."""
+        """Notes how the round ended: its edits are merged, or wait again with the reason.
+
+        What was merged takes the place of edits of ours that were merged before and say otherwise. Repeated, it
+        changes nothing.
+        """
         merged = outcome.merged
         version = outcome.version if merged else None
-        status = EditStatus.MERGED if merged else EditStatus.PENDING
-        edits, rounds = schema.edits, schema.rounds
         with self._transaction() as connection:
-            entered = edits.c.status == EditStatus.ENTERED.value
-            count = connection.execute(sa.select(sa.func.count()).select_from(edits).where(entered)).scalar_one()
-            values = {"status": status.value, "version": version, "reason": "" if merged else outcome.reason}
-            connection.execute(edits.update().where(entered).values(**values))
-            connection.execute(rounds.delete().where(rounds.c.round == outcome.round))
+            if self._fact(connection, "round") != str(outcome.round):
+                return
+            entered = self._keys(connection, EditStatus.ENTERED)
+            if merged:
+                self._supersede(connection, outcome)
+                values = {"version": version, "reason": "", "scores": None}
+                self._change(connection, entered, EditStatus.MERGED, **values)
+            else:
+                self._back(connection, entered, reason=outcome.reason)
             name = "merged" if merged else outcome.phase.name.lower() if outcome.phase in ENDED else "out"
-            connection.execute(
-                rounds.insert().values(
-                    round=outcome.round, outcome=name, version=version, reason=outcome.reason, edits=count
-                )
-            )
-            connection.execute(schema.contributions.delete())
-            self._note(connection, "round", None)
+            said = {"outcome": name, "version": version, "reason": outcome.reason, "edits": len(entered)}
+            connection.execute(schema.rounds.delete().where(schema.rounds.c.round == outcome.round))
+            connection.execute(schema.rounds.insert().values(round=outcome.round, **said))
+            self._leave_round(connection)
 
     def release(self) -> None:
         """The round did not take us in: its edits wait again as if it had not been."""
         with self._transaction() as connection:
-            entered = schema.edits.c.status == EditStatus.ENTERED.value
-            connection.execute(schema.edits.update().where(entered).values(status=EditStatus.PENDING.value, round=None))
-            connection.execute(schema.contributions.delete())
-            self._note(connection, "round", None)
+            self._back(connection, self._keys(connection, EditStatus.ENTERED))
+            self._leave_round(connection)
+
+    def _leave_round(self, connection: sa.Connection) -> None:
+        connection.execute(schema.contributions.delete())
+        self._note(connection, "round", None)
+
+    def _keys(self, connection: sa.Connection, *statuses: EditStatus) -> list[str]:
+        of = schema.edits.c.status.in_([each.value for each in statuses])
+        return list(connection.scalars(sa.select(schema.edits.c.key).where(of).order_by(schema.edits.c.seq)))
+
+    def _back(self, connection: sa.Connection, keys: Sequence[str], reason: str | None = None) -> None:
+        """Edits wait as they did before they entered; reason: why they do so again, None: the one from before."""
+        waited: dict[str, sa.Row[Any]] = {}
+        for some in parts(keys):
+            of = (schema.life.c.key.in_(some), schema.life.c.status.in_([each.value for each in WAITING]))
+            rows = connection.execute(sa.select(schema.life).where(*of).order_by(schema.life.c.seq))
+            waited |= {row.key: row for row in rows}
+        groups: dict[tuple[EditStatus, int | None, str], list[str]] = {}
+        for key in keys:
+            before = waited[key]
+            groups.setdefault((EditStatus(before.status), before.round, before.reason), []).append(key)
+        for (status, round_, said), each in groups.items():
+            values = {"round": round_, "reason": said} if reason is None else {"reason": reason}
+            self._wait_again(connection, each, status, **values)
+
+    def _supersede(self, connection: sa.Connection, outcome: Outcome) -> None:
+        """Withdraws merged edits of ours that say otherwise than those of the round, before these are merged."""
+        new = {about(each.edit): each for each in self._select(connection, self._of(EditStatus.ENTERED))}
+        for old in self._select(connection, self._of(*REPLACED)):
+            later = new.get(about(old.edit))
+            if later is not None and contradicts(later.edit, old.edit):
+                reason = f'your later edit "{later.edit.id}" of the same fact was merged in round {outcome.round}'
+                self._withdraw(connection, [old.key], Cause.LATER, reason)
+
+    def _of(self, *statuses: EditStatus) -> sa.ColumnElement[bool]:
+        return schema.edits.c.status.in_([each.value for each in statuses])
 
     def rounds(self) -> list[RoundEntry]:
         """The rounds that this client was in, oldest first."""
@@ -243,14 +169,62 @@ class ClientState:
             ]
 
     def record_scores(self, scores: Mapping[str, Mapping[str, Any]], rounds: Mapping[int, Mapping[str, Any]]) -> None:
-        """Stores the scores of edits by key, and the means by round."""
+        """Stores the scores of edits by key, and the means by round. A merged edit is verified now, or has failed."""
         with self._transaction() as connection:
-            for key, each in scores.items():
-                row = schema.edits.c.key == key
-                connection.execute(schema.edits.update().where(row).values(scores=json.dumps(dict(each))))
+            self._score(connection, scores)
+            self._judge(connection, scores)
             for number, mean in rounds.items():
                 row = schema.rounds.c.round == number
                 connection.execute(schema.rounds.update().where(row).values(scores=json.dumps(dict(mean))))
+
+    # ------------------------------------------------------------------------------------------------ verdicts
+
+    @property
+    def heeded(self) -> int:
+        """Number of the last verdict that the ledger knows; 0 before the first."""
+        with self._transaction() as connection:
+            return self._number(connection, "heeded")
+
+    def heed(self, verdicts: Sequence[VerdictNote], through: int = 0) -> None:
+        """Does what verdicts say, in their order; those heeded before change nothing.
+
+        through: number of the newest verdict that was asked for, where those above the last one here are about claims
+        that no edit in this ledger has.
+        """
+        with self._transaction() as connection:
+            before = self._number(connection, "heeded")
+            for note in sorted(verdicts, key=lambda each: each.number):
+                if note.number > before:
+                    self._heed(connection, note)
+            newest = max((before, through, *(note.number for note in verdicts)))
+            self._note(connection, "heeded", str(newest))
+
+    def _heed(self, connection: sa.Connection, note: VerdictNote) -> None:
+        table = schema.edits
+        held = connection.execute(sa.select(table.c.status, table.c.cause).where(table.c.key == note.key)).one_or_none()
+        if held is None:
+            return
+        status, cause = EditStatus(held.status), Cause(held.cause) if held.cause else None
+        to = after_verdict(note.kind, status, cause)
+        if to is EditStatus.WITHDRAWN:
+            self._withdraw(connection, [note.key], Cause.VERDICT, note.reason)
+        elif to is EditStatus.RESUBMITTED:
+            self._wait_again(connection, [note.key], to, reason=note.reason, augmented=1)
+        elif to is EditStatus.PENDING:
+            self._wait_again(connection, [note.key], to, reason=note.reason)
+        elif to is not None or status not in (EditStatus.KNOWN, EditStatus.WITHDRAWN):
+            self._change(connection, [note.key], to, reason=note.reason)
+
+    @property
+    def reported(self) -> int:
+        """The last round whose base version's scores were reported to the server; 0 before the first."""
+        with self._transaction() as connection:
+            return self._number(connection, "reported")
+
+    def note_reported(self, round_: int) -> None:
+        """Notes that the report to `round_` has reached the server."""
+        with self._transaction() as connection:
+            self._note(connection, "reported", str(max(round_, self._number(connection, "reported"))))
 
     # ------------------------------------------------------------------------------------------------ contributions
 
@@ -268,3 +242,15 @@ class ClientState:
         with self._transaction() as connection:
             rows = connection.execute(sa.select(table).where(table.c.round == round_, table.c.attempt == attempt))
             return {row.layer: row.digest for row in rows}
+
+    def record_padding(self, round_: int, pads: Sequence[Edit]) -> None:
+        """Notes the public facts that fill the batch of `round_` up; of earlier rounds nothing is kept."""
+        with self._transaction() as connection:
+            said = {"round": round_, "pads": [each.model_dump(mode="json") for each in pads]}
+            self._note(connection, "padding", json.dumps(said))
+
+    def padding(self, round_: int) -> list[Edit]:
+        """The facts that were noted for `round_`."""
+        with self._transaction() as connection:
+            held = json.loads(self._fact(connection, "padding") or "{}")
+        return [Edit.model_validate(each) for each in held.get("pads", [])] if held.get("round") == round_ else []

@@ -15,7 +15,7 @@ from collabedit.client.connection import Connection
 from collabedit.client.federation import Federation
 from collabedit.client.loading import load_model
 from collabedit.client.model_version import Priors, VersionedModel
-from collabedit.client.state import ClientState, EditStatus
+from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
 from collabedit.client.target_store import TargetStore
 from collabedit.client.targets import find_targets
@@ -59,7 +59,7 @@ def merged_edits(parties: Path) -> dict[int, dict[str, tuple[Edit, ...]]]:
     found: dict[int, dict[str, tuple[Edit, ...]]] = {}
     for folder in sorted(parties.glob("*/state")):
         with ClientState(StateFolder(folder).ledger) as state:
-            merged = [each for each in state.ledger() if each.status is EditStatus.MERGED]
+            merged = [each for each in state.ledger() if each.merged]
         for number in {each.version for each in merged if each.version is not None}:
             own = tuple(each.edit for each in merged if each.version == number)
             found.setdefault(number, {})[folder.parent.name] = own

@@ -87,6 +87,7 @@ def test_a_published_round_merges_its_edits(state: ClientState) -> None:
     assert state.contributions(3, 0) == {}
     state.record_scores({entry.key: {"ES": 1.0}}, {3: {"ES": 1.0}})
     assert state.unscored() == []
+    assert state.failed() != []
     assert state.rounds()[0].scores == {"ES": 1.0}
     state.take_in(parsed("Anna"))
     assert state.pending() == []
