@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import uuid4
 
 from pydantic import ValidationError
 
 from collabedit.client.connection import CALL_SECONDS, Connection
-from collabedit.client.snapshot import LayerVersion, Membership, Outcome, Phase, Snapshot, Version, reasons
+from collabedit.client.edit_life import VerdictKind
+from collabedit.client.snapshot import LayerVersion, Membership, Outcome, Phase, Snapshot, Verdict, Version, reasons
+from collabedit.common.blinding import Claim
 from collabedit.common.errors import MismatchError
 from collabedit.common.settings import PROTOCOL_VERSIONS, FederationSettings
 from collabedit.v1 import federation_pb2 as pb
@@ -46,7 +48,22 @@ def _snapshot(state: pb.RoundState) -> Snapshot:
         seconds_left=state.seconds_left,
         reason=state.reason,
         latest_version=state.latest_version,
+        settled=state.settled,
+        newest_verdict=state.newest_verdict,
     )
+
+
+def _claims(claims: Iterable[Claim]) -> list[pb.Claim]:
+    return [pb.Claim(slot=each.slot, fact=each.fact) for each in claims]
+
+
+def _verdict(said: pb.Verdict) -> Verdict:
+    """Raises MismatchError for a kind that this release does not know."""
+    try:
+        kind = VerdictKind(said.kind)
+    except ValueError as error:
+        raise MismatchError(f"the server gives a verdict unknown here: {error}", mend="update collabedit") from error
+    return Verdict(said.number, said.round, Claim(said.claim.slot, said.claim.fact), kind, said.policy)
 
 
 def _settings(text: str) -> FederationSettings:
@@ -84,14 +101,20 @@ class Federation:
         reply = self.connection.call(self._operations.GetStatus, pb.GetStatusRequest(), patience=patience)
         return _settings(reply.settings_json)
 
-    def join(self, model_fingerprint: str, covariance_fingerprint: str, federation: str) -> Snapshot:
-        """The handshake. Raises MismatchError for a fingerprint, federation or protocol version that differs."""
+    def join(
+        self, model_fingerprint: str, covariance_fingerprint: str, federation: str, key_check: str = ""
+    ) -> Snapshot:
+        """The handshake. key_check: of the federation key, "" without one.
+
+        Raises MismatchError for a fingerprint, federation, federation key or protocol version that differs.
+        """
         request = pb.JoinRequest(
             protocol_versions=PROTOCOL_VERSIONS,
             model_fingerprint=model_fingerprint,
             covariance_fingerprint=covariance_fingerprint,
             federation=federation,
             instance=self._instance,
+            key_check=key_check,
         )
         reply = self.connection.call(self._rounds.Join, request, patience=self.patience)
         if reply.protocol_version not in PROTOCOL_VERSIONS:
@@ -112,10 +135,44 @@ class Federation:
         reply = self.connection.call(self._operations.GetStatus, pb.GetStatusRequest(), patience=self.patience)
         return _snapshot(reply.round)
 
-    def enter(self, round_: int, base_version: int, edits: int) -> Snapshot:
-        """Takes part in a round. Raises StaleRoundError, StaleVersionError."""
-        request = pb.EnterRequest(round=round_, base_version=base_version, edits=edits, instance=self._instance)
+    def enter(
+        self, round_: int, base_version: int, edits: int, claims: Sequence[Claim] = (), key_check: str = ""
+    ) -> Snapshot:
+        """Takes part in a round; claims: of its edits, with the key's check. Raises StaleRoundError, StaleVersionError."""
+        request = pb.EnterRequest(
+            round=round_,
+            base_version=base_version,
+            edits=edits,
+            instance=self._instance,
+            claims=_claims(claims),
+            key_check=key_check,
+        )
         return _snapshot(self.connection.call(self._rounds.Enter, request, patience=self.patience))
+
+    def report(
+        self, round_: int, version: int, retained: tuple[int, int], failed: Sequence[Claim] = (), key_check: str = ""
+    ) -> Snapshot:
+        """Says how merged edits do on the version that a round stands on. Raises StaleRoundError while it is merged.
+
+        retained: how many were looked at, and how many of them hold; failed: claims of those that did not take.
+        """
+        tested, held = retained
+        request = pb.ReportRequest(
+            round=round_,
+            version=version,
+            tested=tested,
+            held=held,
+            failed=_claims(failed),
+            instance=self._instance,
+            key_check=key_check,
+        )
+        return _snapshot(self.connection.call(self._rounds.Report, request, patience=self.patience))
+
+    def verdicts(self, after: int) -> list[Verdict]:
+        """What was decided about our claims since the verdict numbered `after`, in order."""
+        request = pb.ListVerdictsRequest(after=after)
+        reply = self.connection.call(self._rounds.ListVerdicts, request, patience=self.patience)
+        return [_verdict(each) for each in reply.verdicts]
 
     def contribute(self, round_: int, attempt: int, layer: int, digest: str) -> Snapshot:
         """Counts an uploaded file. Raises StaleRoundError, ContributionError."""

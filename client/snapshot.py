@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from collabedit.client.edit_life import VerdictKind
+from collabedit.common.blinding import Claim
+
 
 class Phase(Enum):
     """Where a round stands (the protocol's Phase)."""
@@ -53,8 +56,23 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What was decided about a claim of ours. number: the federation's, growing; round: the one it was given in."""
+
+    number: int
+    round: int
+    claim: Claim
+    kind: VerdictKind
+    policy: str = ""
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """One answer of the server about the round under way; a later one has a greater `revision`."""
+    """One answer of the server about the round under way; a later one has a greater `revision`.
+
+    settled: contributions are taken, as far as claims go; a release that knows no claims never says so. newest_verdict:
+    number of the last one about a claim of ours, 0: none.
+    """
 
     round: int
     phase: Phase
@@ -71,6 +89,8 @@ class Snapshot:
     seconds_left: int = 0
     reason: str = ""
     latest_version: int = 0
+    settled: bool = True
+    newest_verdict: int = 0
 
     @property
     def ended(self) -> bool:
@@ -78,9 +98,14 @@ class Snapshot:
         return self.phase in ENDED
 
     @property
+    def collects(self) -> bool:
+        """Whether contributions and reports are taken, by the phase."""
+        return self.phase in (Phase.OPEN, Phase.COLLECTING)
+
+    @property
     def takes_members(self) -> bool:
         """Whether a client may still enter: until the first layer of the first attempt is merged."""
-        return self.phase in (Phase.OPEN, Phase.COLLECTING) and self.layer == 0 and self.attempt == 0
+        return self.collects and self.layer == 0 and self.attempt == 0
 
     @property
     def stands_on(self) -> int:
