@@ -35,7 +35,7 @@ def federation_key() -> None:
     (client.pem, which is no secret). docs/how-to/settle-conflicts.md has the steps.
 
     \b
-    At one party:
+    Example, at one party:
       collab pki federation-key make
       collab pki federation-key seal --for bob.pem --out key-for-bob.json
     At each other one:

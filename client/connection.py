@@ -101,6 +101,7 @@ BY_NAME: Final[Mapping[str, type[CollabEditError]]] = {
     "role": IdentityError,
     "revoked": IdentityError,
     "superseded": IdentityError,
+    "federation-key": IdentityError,
 }
 BY_CODE: Final[Mapping[grpc.StatusCode, type[CollabEditError]]] = {
     grpc.StatusCode.UNAUTHENTICATED: IdentityError,
