@@ -227,7 +227,8 @@ class Ledger(StateDatabase):
             connection.execute(retention.insert().values(version=version, tested=tested, held=len(held)))
             self._score(connection, held)
             self._score(connection, forgotten)
-            before = dict(connection.execute(sa.select(edits.c.key, edits.c.status)).tuples())
+            rows = connection.execute(sa.select(edits.c.key, edits.c.status)).all()
+            before = {row.key: row.status for row in rows}
             back = [key for key in held if before.get(key) == EditStatus.FORGOTTEN.value]
             self._change(connection, back, EditStatus.VERIFIED, reason="")
             lost = [key for key in forgotten if before.get(key) == EditStatus.VERIFIED.value]
