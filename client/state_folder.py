@@ -3,7 +3,7 @@
 credentials/…   made by `collab pki enrol`      outbox/<digest>   contributions written, by content
 ledger.sqlite   edits, rounds, our place        blobs/<digest>    weights downloaded, by content
 targets/…       z vectors                       covariance/…      the federation's, where it was fetched
-lock            held while a client runs
+federation.key  what claims are blinded under   lock              held while a client runs
 """
 
 from __future__ import annotations
