@@ -12,6 +12,7 @@ from typing import Any
 from collabedit.client.config import ClientConfig
 from collabedit.client.daemon import Daemon
 from collabedit.client.edit_file import FileFollower
+from collabedit.client.equipment import Equipment
 from collabedit.client.federation import Federation
 from collabedit.client.intake import Intake
 from collabedit.client.loading import load_model
@@ -103,7 +104,7 @@ class Crew:
         intake: Intake,
         keys: list[str],
     ) -> Daemon:
-        steps = Steps(
+        tools = Equipment(
             settings=self.settings,
             folder=self.folder,
             state=self.state,
@@ -120,7 +121,7 @@ class Crew:
             self.settings,
             state=self.state,
             federation=self.federation,
-            steps=steps,
+            steps=Steps(tools),
             news=news,
             changes=changes,
             intake=intake,

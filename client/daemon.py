@@ -106,9 +106,9 @@ class Daemon:
         """With `--once` a round that left our edits out is the end: the next one is another command's."""
         if not self._config.once:
             return
-        if self._steps.refused is not None:
-            raise self._steps.refused
-        lost = self._steps.lost
+        if self._steps.course.refused is not None:
+            raise self._steps.course.refused
+        lost = self._steps.course.lost
         if lost is not None:
             raise RoundError(
                 f"round {lost.round} ended without our edits: {lost.reason or lost.phase.name.lower()}",
@@ -117,10 +117,11 @@ class Daemon:
 
     def _tell_results(self) -> None:
         """Reports rounds that were just scored, then says so."""
-        if self._steps.told:
+        told = self._steps.course.told
+        if told:
             self._on_result(self.result())
-        while self._steps.told:
-            self._voice.say(self._steps.told.pop(0))
+        while told:
+            self._voice.say(told.pop(0))
 
     def _give_up_on_silence(self) -> None:
         if self._config.once and self._news.silence > self._config.patience:

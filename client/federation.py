@@ -138,7 +138,7 @@ class Federation:
     def enter(
         self, round_: int, base_version: int, edits: int, claims: Sequence[Claim] = (), key_check: str = ""
     ) -> Snapshot:
-        """Takes part in a round; claims: of its edits, with the key's check. Raises StaleRoundError, StaleVersionError."""
+        """Takes part in a round; claims: of its edits. Raises StaleRoundError, StaleVersionError."""
         request = pb.EnterRequest(
             round=round_,
             base_version=base_version,
