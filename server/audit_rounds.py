@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from collabedit.server.audit import SERVER, Entry, entry
+from collabedit.server.claims import Kind, Verdict
 from collabedit.server.rounds import Phase, Round
 
 ENDS = {Phase.PUBLISHED: "publish", Phase.NO_QUORUM: "no quorum", Phase.ABORTED: "abort"}
 
 
-def entries_of(before: Phase | None, counted: Mapping[str, str], now: Round, at: float) -> list[Entry]:
-    """Contributions that count from now on, and the round's end.
+def entries_of(
+    before: Phase | None, counted: Mapping[str, str], now: Round, at: float, verdicts: Sequence[Verdict] = ()
+) -> list[Entry]:
+    """Contributions that count from now on, verdicts that are new, and the round's end.
 
     before: the phase that was recorded, None for a new round. counted: digests that counted already for the attempt and
     layer under way, by client. at: Unix seconds.
@@ -19,9 +23,18 @@ def entries_of(before: Phase | None, counted: Mapping[str, str], now: Round, at:
     where = f"round {now.number} attempt {now.attempt} layer {now.layer}"
     new = [each for each in now.members if each.digest and counted.get(each.client) != each.digest]
     entries = [entry(at, each.client, "client", "contribute", f"{where} {each.digest}") for each in new]
+    if verdicts:
+        entries.append(entry(at, SERVER, SERVER, "settle", f"round {now.number}: {_counts(verdicts)}"))
     if now.phase in ENDS and before is not now.phase:
         entries.append(entry(at, SERVER, SERVER, "roll back" if _restores(now) else ENDS[now.phase], _end(now)))
     return entries
+
+
+def _counts(verdicts: Sequence[Verdict]) -> str:
+    """How many edits of each kind; which facts they are the log need not tell."""
+    kinds = Counter(each.kind for each in verdicts)
+    said = (f"{kinds[each]} {each.value}" for each in Kind if kinds[each])
+    return ", ".join(said) + f" by {', '.join(sorted({each.policy for each in verdicts}))}"
 
 
 def _restores(now: Round) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from collabedit.common.blinding import Claim
 from collabedit.common.watched import LayerNumbers
+from collabedit.server.claims import Decision, Rule, Verdict
 from collabedit.server.rounds import LayerWeights
 
 # Why each of some clients is out, by client id.
@@ -25,6 +27,39 @@ class Enter(Event):
 
     client: str
     edits: int
+    claims: tuple[Claim, ...] | None = None  # None: nothing has to be settled before its edits are merged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settle(Event):
+    """what parties claim is settled"""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Event):
+    """a client tells how its merged edits do"""
+
+    client: str
+    tested: int = 0
+    held: int = 0
+    failed: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge(Event):
+    """edits that failed are compared"""
+
+    rule: Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decide(Event):
+    """an admin decides a conflict"""
+
+    decision: Decision
+    verdicts: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

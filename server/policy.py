@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from collabedit.server.events import Complete, Drop, Event, Reasons, Restart, TooFew
+from collabedit.server.claims import Rule
+from collabedit.server.events import Complete, Drop, Event, Judge, Reasons, Restart, Settle, TooFew
 from collabedit.server.rounds import Phase, Round, Status
 
 COLLECTING = (Phase.OPEN, Phase.COLLECTING)
@@ -21,14 +22,16 @@ class Policy:
     """How long a round waits, in seconds.
 
     entry_window: from the first Enter, others may still enter. round_deadline: from the first Enter to the end of the
-    first layer. layer_deadline: for each later layer, and for the first one of a restart. liveness: a client that was
-    not heard of for this long is lost.
+    first layer. layer_deadline: for each later layer, for the first one of a restart, and from the first report until
+    the edits that failed are compared. liveness: a client that was not heard of for this long is lost. rule: how
+    contradictions are settled.
     """
 
     entry_window: float
     round_deadline: float
     layer_deadline: float
     liveness: float
+    rule: Rule = field(default_factory=Rule)
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,15 @@ class Waits:
     """Since when the server waits for whom, in seconds of its own clock, which nobody sets (`collabedit.server.clock`).
 
     started: when this process did; no wait is counted from before, so that the time that the server itself was away is
-    nobody's delay. heard: when each client was last heard of. entered, since: when the round's first Enter came and the
-    collecting of its present layer began, where that was in this process's life.
+    nobody's delay. heard: when each client was last heard of. entered, since, told: when the round's first Enter came,
+    the collecting of its present layer began, and the first client reported, where that was in this process's life.
     """
 
     started: float
     heard: Mapping[str, float] = field(default_factory=dict)
     entered: float = -math.inf
     since: float = -math.inf
+    told: float = -math.inf
 
     def of(self, client: str) -> float:
         """The time from which the client's silence counts."""
@@ -55,7 +59,9 @@ class Waits:
         here = (changed.number, changed.attempt, changed.layer, changed.since is None)
         reopened = before.phase is Phase.MERGING and changed.phase is Phase.COLLECTING
         anew = reopened or here != (before.number, before.attempt, before.layer, before.since is None)
-        return replace(self, entered=now if first or reopened else self.entered, since=now if anew else self.since)
+        told = now if changed.told and not before.told else self.told
+        entered = now if first or reopened else self.entered
+        return replace(self, entered=entered, since=now if anew else self.since, told=told)
 
 
 def wait_ends(round_: Round, policy: Policy, waits: Waits) -> float | None:
@@ -69,14 +75,22 @@ def wait_ends(round_: Round, policy: Policy, waits: Waits) -> float | None:
 
 def next_event(round_: Round, now: float, policy: Policy, waits: Waits) -> Event | None:
     """What must happen to the round at `now`, on the clock of `waits`; None where it goes on waiting."""
-    if round_.phase not in COLLECTING or round_.entered is None:
+    if round_.phase not in COLLECTING:
         return None
+    if _comparable(round_, now, policy, waits):
+        return Judge(at=now, rule=policy.rule)
+    return None if round_.entered is None else _of_members(round_, now, policy, waits)
+
+
+def _of_members(round_: Round, now: float, policy: Policy, waits: Waits) -> Event | None:
     silent = _silent(round_, now, policy, waits)
     if silent:
         return losing(round_, silent, now)
     if round_.fixed and len(round_.live) < round_.quorum:
         return _too_few(round_, {}, len(round_.live), now)
     window_ends = max(waits.entered, waits.started) + policy.entry_window
+    if round_.unsettled and (now >= window_ends or len(round_.unsettled) < len(round_.live)):
+        return Settle(at=now, rule=policy.rule)
     complete = len(round_.contributed) >= round_.quorum and round_.live == round_.contributed
     if complete and (round_.fixed or now >= window_ends):
         return Complete(at=now, late={})
@@ -96,6 +110,14 @@ def losing(round_: Round, reasons: Reasons, now: float, *, left: bool = False) -
     if round_.layer == 0 and round_.phase in COLLECTING:
         return Drop(at=now, reasons=reasons, left=left)
     return Restart(at=now, reasons=reasons)
+
+
+def _comparable(round_: Round, now: float, policy: Policy, waits: Waits) -> bool:
+    """Whether the edits that failed are to be compared: all have told that are to, or were given time enough."""
+    if round_.compared is not None or not any(each.failed for each in round_.told):
+        return False
+    all_told = bool(round_.expected) and set(round_.expected) <= {each.client for each in round_.told}
+    return all_told or now >= max(waits.told, waits.started) + policy.layer_deadline
 
 
 def _silent(round_: Round, now: float, policy: Policy, waits: Waits) -> Reasons:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+from collabedit.common.blinding import Claim
 from collabedit.common.watched import LayerNumbers
+from collabedit.server.claims import Decision, Party, Verdict
 
 
 class Phase(Enum):
@@ -49,13 +51,42 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class Member:
-    """A client in a round. `digest` is its contribution to the layer being collected; `reason` says why it is out."""
+    """A client in a round. `digest` is its contribution to the layer being collected; `reason` says why it is out.
+
+    edits: that it will contribute, less those that were judged out. place: in receipt order, from 1. claims: one for
+    each edit, in the order of their names; out: those judged out; judged: they have been compared with the others', or
+    need not be. An ended round is without them: the store tells them.
+    """
 
     client: str
     edits: int
     status: Status = Status.ENTERED
     reason: str = ""
     digest: str = ""
+    place: int = 0
+    judged: bool = True
+    claims: tuple[Claim, ...] = ()
+    out: tuple[Claim, ...] = ()
+
+    @property
+    def party(self) -> Party:
+        """What it claims."""
+        return Party(self.client, self.claims)
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a client's merged edits do on the version that the round stands on.
+
+    tested, held: edits scored, and those of them that hold. failed: claims of those that did not take or hold. at: when
+    it told, Unix seconds.
+    """
+
+    client: str
+    at: float
+    tested: int = 0
+    held: int = 0
+    failed: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +124,11 @@ class Round:
     that it brought back, which is `restores` (None: the round is no rollback). numbers: of the layers merged in this
     attempt, also of a round that came to nothing then.
     opened, entered (the first Enter), since (collecting of the present layer began), ended: Unix seconds.
+
+    expected: who is to tell how its merged edits do, in the order in which they entered the round that merged them.
+    told: what was told, in receipt order; compared: when the claims in it were (Unix seconds). verdicts: given in this
+    round. decisions: that admins took in it. These and claims are of a round under way; the store tells those of ended
+    ones.
     """
 
     number: int
@@ -111,6 +147,11 @@ class Round:
     reason: str = ""
     restores: int | None = None
     numbers: tuple[LayerNumbers, ...] = ()
+    expected: tuple[str, ...] = ()
+    told: tuple[Told, ...] = ()
+    compared: float | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    decisions: tuple[Decision, ...] = ()
 
     def member(self, client: str) -> Member | None:
         """The client's membership; None where it never entered."""
@@ -125,6 +166,27 @@ class Round:
     def contributed(self) -> tuple[Member, ...]:
         """Members whose contribution to the layer being collected counts, in the order of the merge."""
         return tuple(each for each in self.members if each.status is Status.CONTRIBUTED)
+
+    @property
+    def unsettled(self) -> tuple[Member, ...]:
+        """Live members whose claims have yet to be compared with the others', in receipt order."""
+        return tuple(each for each in self.by_receipt if not each.judged)
+
+    @property
+    def settled(self) -> bool:
+        """The claims of all who are in it have been compared, where they are: contributions are taken."""
+        return all(each.judged for each in self.live)
+
+    @property
+    def by_receipt(self) -> tuple[Member, ...]:
+        """Live members in the order in which they entered."""
+        return tuple(sorted(self.live, key=lambda each: each.place))
+
+    @property
+    def by_merge(self) -> tuple[Told, ...]:
+        """What was told, in the order in which the clients entered the round that merged it, as far as known."""
+        rank = {client: place for place, client in enumerate(self.expected)}
+        return tuple(sorted(self.told, key=lambda each: rank.get(each.client, len(rank))))
 
     @property
     def fixed(self) -> bool:
@@ -143,12 +205,14 @@ class Round:
 
 
 def only_counts(before: Round, now: Round) -> bool:
-    """Whether a change brought nothing but further members and contributions.
+    """Whether a change brought nothing but further members, contributions and reports.
 
     It concerns the client whose call it was, which has its answer; to the others it is two numbers.
     """
     was, is_ = ({each.client: _RANK.get(each.status, 0) for each in round_.members} for round_ in (before, now))
-    return replace(now, members=before.members) == before and all(is_.get(each, 0) >= was[each] for each in was)
+    return replace(now, members=before.members, told=before.told) == before and all(
+        is_.get(each, 0) >= was[each] for each in was
+    )
 
 
 _RANK: Final = {Status.ENTERED: 1, Status.CONTRIBUTED: 2}  # of those who are in it

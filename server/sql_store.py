@@ -15,17 +15,20 @@ from collabedit.common.watched import LayerNumbers
 from collabedit.server import audit_table, tables
 from collabedit.server.audit import SERVER, entry
 from collabedit.server.audit_rounds import entries_of
+from collabedit.server.claims_table import new_verdicts, tell_overwritten, with_claims, write_claims, write_told
 from collabedit.server.rounds import LayerWeights, Member, Phase, Round, Status
-from collabedit.server.sql_identity import UNREADABLE, SqlIdentity, matches, put
+from collabedit.server.sql_claims import SqlClaims
+from collabedit.server.sql_identity import UNREADABLE, matches, put
 from collabedit.server.store import Recorded
 
 ROUND: Final = TypeAdapter(Round)
 LAYER: Final = TypeAdapter(LayerWeights)
 Rows = Iterable[Any]
+MEMBER: Final = ("edits", "status", "reason", "place", "judged")
 MOST_VERSIONS = 1 << 62  # SQLite takes an offset only beside a limit
 
 
-class SqlStore(SqlIdentity):
+class SqlStore(SqlClaims):
     """`collabedit.server.store.Store` over an engine whose tables are up to date. clock: Unix seconds."""
 
     # ------------------------------------------------------------------------------------------------ federation
@@ -66,11 +69,13 @@ class SqlStore(SqlIdentity):
             connection.execute(update(tables.REVISION).values(value=tables.REVISION.c.value + 1))
             revision = int(connection.execute(select(tables.REVISION.c.value)).scalar_one())
             phase, known, counted = _before(connection, round_)
-            noted = entries_of(phase, counted, round_, self._clock())
+            verdicts = new_verdicts(connection, round_)
+            noted = entries_of(phase, counted, round_, self._clock(), verdicts)
             put(connection, tables.ROUNDS, {"number": round_.number}, {**_row(round_), "revision": revision})
             for member in round_.members:
                 if known.get(member.client) != _member_row(member):
                     put(connection, tables.MEMBERS, _key(round_, member), _member_row(member))
+                    write_claims(connection, round_, member, known.get(member.client))
                 if member.digest and counted.get(member.client) != member.digest:
                     where = {**_key(round_, member), "attempt": round_.attempt, "layer": round_.layer}
                     put(connection, tables.CONTRIBUTIONS, where, {"digest": member.digest})
@@ -82,6 +87,9 @@ class SqlStore(SqlIdentity):
             for position, numbers in enumerate(round_.numbers):
                 key = {"round": round_.number, "attempt": round_.attempt, "position": position}
                 put(connection, tables.LAYER_NUMBERS, key, {"numbers": numbers.model_dump_json(exclude_none=True)})
+            write_told(connection, round_, verdicts)
+            if round_.version is not None and round_.restores is None and phase is not Phase.PUBLISHED:
+                tell_overwritten(connection, round_)
             audit_table.append(connection, noted)
         return revision
 
@@ -188,7 +196,7 @@ def _before(connection: Connection, round_: Round) -> tuple[Phase | None, dict[s
     here = matches(given, {"round": round_.number, "attempt": round_.attempt, "layer": round_.layer})
     counted = connection.execute(select(given.c.client, given.c.digest).where(here)).all()
     entered = connection.execute(select(members).where(members.c.round == round_.number)).mappings()
-    known = {each["client"]: {name: each[name] for name in ("edits", "status", "reason")} for each in entered}
+    known = {each["client"]: {name: each[name] for name in MEMBER} for each in entered}
     return Phase(phase) if phase else None, known, {each.client: each.digest for each in counted}
 
 
@@ -206,6 +214,8 @@ def _row(round_: Round) -> dict[str, Any]:
         "ended": round_.ended,
         "reason": round_.reason,
         "restores": round_.restores,
+        "expected": json.dumps(round_.expected),
+        "compared": round_.compared,
     }
 
 
@@ -241,7 +251,8 @@ def _key(round_: Round, member: Member) -> dict[str, Any]:
 
 
 def _member_row(member: Member) -> dict[str, Any]:
-    return {"edits": member.edits, "status": member.status.value, "reason": member.reason}
+    told = {"edits": member.edits, "status": member.status.value, "reason": member.reason}
+    return {**told, "place": member.place, "judged": int(member.judged)}
 
 
 def _read_round(connection: Connection, row: Any) -> Round:
@@ -253,13 +264,9 @@ def _read_round(connection: Connection, row: Any) -> Round:
     merged = connection.execute(select(weights).where(matches(weights, here)).order_by(weights.c.position))
     watched = select(tables.LAYER_NUMBERS).where(matches(tables.LAYER_NUMBERS, here))
     numbers = connection.execute(watched.order_by(tables.LAYER_NUMBERS.c.position))
-    return _as_round(row, entered, merged, numbers, digests)
-
-
-def _as_round(row: Any, entered: Rows, merged: Rows, numbers: Rows, digests: dict[str, str]) -> Round:
-    """Raises StateError for rows that say nothing which could have been written."""
     with _damage(row.number):
-        return ROUND.validate_python(_whole(row, entered, merged, numbers, digests))
+        found = ROUND.validate_python(_whole(row, entered, merged, numbers, digests))
+        return found if found.phase.ended else with_claims(connection, found)
 
 
 @contextmanager
@@ -290,6 +297,8 @@ def _whole(row: Any, entered: Rows, merged: Rows, numbers: Rows, digests: dict[s
         "ended": row.ended,
         "reason": row.reason,
         "restores": row.restores,
+        "expected": json.loads(row.expected),
+        "compared": row.compared,
         "numbers": tuple(LayerNumbers.model_validate_json(each.numbers) for each in numbers),
     }
 
@@ -297,4 +306,5 @@ def _whole(row: Any, entered: Rows, merged: Rows, numbers: Rows, digests: dict[s
 def _member(row: Any, digests: dict[str, str]) -> dict[str, Any]:
     status = Status(row.status)
     digest = digests.get(row.client, "") if status is Status.CONTRIBUTED else ""
-    return {"client": row.client, "edits": row.edits, "status": status, "reason": row.reason, "digest": digest}
+    told = {"client": row.client, "edits": row.edits, "status": status, "reason": row.reason, "digest": digest}
+    return {**told, "place": row.place, "judged": bool(row.judged)}

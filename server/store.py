@@ -6,11 +6,12 @@ the method returns, or it has not happened at all; and done twice it has one eff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from collabedit.server.audit import Entry, Head, Row
+from collabedit.server.claims import Decision, Kind, Verdict
 from collabedit.server.rounds import LayerWeights, Round
 
 
@@ -42,6 +43,53 @@ class Recorded:
     revision: int
 
 
+@dataclass(frozen=True)
+class Given:
+    """A verdict as it was recorded. number: grows with every verdict of the federation."""
+
+    number: int
+    round: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Claimant:
+    """A party to a conflict. kind: the last verdict on its claim; None: it goes on as it was."""
+
+    client: str
+    fact: bytes
+    kind: Kind | None
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A slot for which parties claimed different facts. round: in which it was found.
+
+    claimants: in receipt order. kept: whose fact is; "": undecided, or nobody's. policy: the one that decided last.
+    """
+
+    slot: bytes
+    round: int
+    claimants: tuple[Claimant, ...]
+    kept: str
+    policy: str
+
+    @property
+    def undecided(self) -> bool:
+        """An admin has yet to decide."""
+        return any(each.kind is Kind.UNDECIDED for each in self.claimants)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """The clients' last reports on one version, added up: edits scored, and those of them that hold."""
+
+    version: int
+    clients: int
+    tested: int
+    held: int
+
+
 class Store(Protocol):
     """The server's memory. Methods block: an event loop calls them in a thread."""
 
@@ -54,7 +102,10 @@ class Store(Protocol):
         ...
 
     def record(self, round_: Round) -> int:
-        """Writes the round as it now is, with contributions and merged layers; returns the new revision."""
+        """Writes the round as it now is, with all that is in it; returns the new revision.
+
+        Numbers verdicts that are new. Where the round publishes a version, those whose edits it overwrites get theirs.
+        """
         ...
 
     def round(self, number: int) -> Round | None:
@@ -99,6 +150,42 @@ class Store(Protocol):
 
     def may_read(self, client: str, digest: str) -> bool:
         """Whether a blob is a merged layer's, or the client's own contribution."""
+        ...
+
+    def verdicts(self, client: str, after: int, limit: int) -> Sequence[Given]:
+        """What was decided about a client's claims, in order, from the verdict after number `after` on."""
+        ...
+
+    def newest_verdicts(self) -> Mapping[str, int]:
+        """The number of the newest verdict of each client that has any."""
+        ...
+
+    def conflicts(self, *, undecided: bool = False, limit: int = 0) -> Sequence[Conflict]:
+        """Contradictions that were found, newest first; undecided: those that wait for an admin; 0: all."""
+        ...
+
+    def conflict(self, slot: bytes) -> Conflict | None:
+        """The newest contradiction about a slot."""
+        ...
+
+    def decisions(self) -> Mapping[bytes, Decision]:
+        """What admins have decided last, by slot."""
+        ...
+
+    def reported(self, client: str, round_: int) -> bool:
+        """Whether the client has reported to a round."""
+        ...
+
+    def retention(self, limit: int = 0) -> Sequence[Retention]:
+        """How much of what was merged holds, oldest version first; limit: newest versions, 0: all."""
+        ...
+
+    def key_check(self) -> str:
+        """Which federation key claims are blinded under; "": nobody has told yet."""
+        ...
+
+    def pin_key_check(self, check: str, *, replace: bool = False) -> str:
+        """Remembers which key it is, where none is known yet or `replace` says so; returns the one that counts."""
         ...
 
     # `noted`: what to write into the audit log, in the same transaction, where something changes by the call.

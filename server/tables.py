@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
 
 METADATA: Final = MetaData()
 
@@ -90,6 +102,9 @@ ROUNDS: Final = Table(
     Column("reason", Text, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("restores", BigInteger),
+    # Who is to report how its merged edits do, as a JSON list; when what failed was compared.
+    Column("expected", Text, nullable=False, server_default="[]"),
+    Column("compared", Double),
 )
 
 MEMBERS: Final = Table(
@@ -100,6 +115,73 @@ MEMBERS: Final = Table(
     Column("edits", Integer, nullable=False),
     Column("status", String(16), nullable=False),
     Column("reason", Text, nullable=False),
+    # In receipt order, from 1; 0: recorded by a release that kept none.
+    Column("place", Integer, nullable=False, server_default="0"),
+    # 1: its claims have been compared with the others', or need not be.
+    Column("judged", Integer, nullable=False, server_default="1"),
+)
+
+# Blinded names of the edits that a client entered a round with (source "entered"), or that failed by its report to the
+# round ("failed"). place: the client's, in receipt order. judged_out: 1: not merged in the round.
+CLAIMS: Final = Table(
+    "claims",
+    METADATA,
+    Column("round", BigInteger, ForeignKey("rounds.number"), primary_key=True),
+    Column("client", String(64), primary_key=True),
+    Column("source", String(8), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("place", Integer, nullable=False),
+    Column("slot", LargeBinary(32), nullable=False),
+    Column("fact", LargeBinary(32), nullable=False),
+    Column("judged_out", Integer, nullable=False),
+    Index("claims_of_a_slot", "slot", "round"),
+)
+
+# How clients' merged edits do on a version. position: in receipt order.
+REPORTS: Final = Table(
+    "reports",
+    METADATA,
+    Column("round", BigInteger, ForeignKey("rounds.number"), primary_key=True),
+    Column("client", String(64), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("tested", Integer, nullable=False),
+    Column("held", Integer, nullable=False),
+)
+
+# What was decided about claims: rows are added, never changed.
+VERDICTS: Final = Table(
+    "verdicts",
+    METADATA,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("round", BigInteger, ForeignKey("rounds.number"), nullable=False),
+    Column("client", String(64), nullable=False),
+    Column("slot", LargeBinary(32), nullable=False),
+    Column("fact", LargeBinary(32), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("policy", String(16), nullable=False),
+    Index("verdicts_of_a_client", "client", "number"),
+    Index("verdicts_of_a_round", "round"),
+    Index("verdicts_of_a_slot", "slot"),
+)
+
+# Whose facts admins have decided to keep. facts: 32 bytes each; round: in which it was decided last.
+DECISIONS: Final = Table(
+    "decisions",
+    METADATA,
+    Column("slot", LargeBinary(32), primary_key=True),
+    Column("client", String(64), nullable=False),
+    Column("facts", LargeBinary, nullable=False),
+    Column("round", BigInteger, ForeignKey("rounds.number"), nullable=False),
+)
+
+# One row, once a client has told: which federation key claims are blinded under.
+KEY_CHECK: Final = Table(
+    "key_check",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("value", String(64), nullable=False),
 )
 
 CONTRIBUTIONS: Final = Table(

@@ -10,33 +10,46 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from collabedit.server.claims import OUT, Party, Verdict, judge, judge_late
 from collabedit.server.events import (
     Abort,
     Complete,
     Contribute,
     Damaged,
+    Decide,
     Drop,
     Enter,
     Event,
+    Judge,
     LastLayerMerged,
     LayerMerged,
     NotPositiveDefinite,
     Reasons,
+    Report,
     Restart,
     RollBack,
+    Settle,
     TooFew,
 )
-from collabedit.server.rounds import Member, Phase, Round, Status
+from collabedit.server.rounds import Member, Phase, Round, Status, Told
 
 TRANSITIONS: Final[Mapping[tuple[Phase, type[Event]], Phase]] = {
     (Phase.OPEN, Enter): Phase.OPEN,
+    (Phase.OPEN, Settle): Phase.OPEN,
     (Phase.OPEN, Drop): Phase.OPEN,
+    (Phase.OPEN, Report): Phase.OPEN,
+    (Phase.OPEN, Judge): Phase.OPEN,
+    (Phase.OPEN, Decide): Phase.OPEN,
     (Phase.OPEN, Contribute): Phase.COLLECTING,
     (Phase.OPEN, TooFew): Phase.NO_QUORUM,
     (Phase.OPEN, Abort): Phase.ABORTED,
     (Phase.OPEN, RollBack): Phase.PUBLISHED,
     (Phase.COLLECTING, Enter): Phase.COLLECTING,
+    (Phase.COLLECTING, Settle): Phase.COLLECTING,
     (Phase.COLLECTING, Drop): Phase.COLLECTING,
+    (Phase.COLLECTING, Report): Phase.COLLECTING,
+    (Phase.COLLECTING, Judge): Phase.COLLECTING,
+    (Phase.COLLECTING, Decide): Phase.COLLECTING,
     (Phase.COLLECTING, Contribute): Phase.COLLECTING,
     (Phase.COLLECTING, Restart): Phase.COLLECTING,
     (Phase.COLLECTING, Damaged): Phase.COLLECTING,
@@ -64,8 +77,7 @@ def advance(round_: Round, event: Event) -> Round:
     if phase is None:
         raise IllegalTransitionError(f"round {round_.number} is {round_.phase.value}: {type(event).__doc__} cannot be")
     changed = _APPLY[type(event)](round_, event)
-    ended = event.at if phase.ended else None
-    return replace(changed, phase=phase, ended=ended)
+    return replace(_over(changed) if phase.ended else changed, phase=phase, ended=event.at if phase.ended else None)
 
 
 def _require(holds: bool, what: str) -> None:
@@ -91,17 +103,71 @@ def _awaiting(round_: Round) -> Round:
     return _with(round_, *(replace(each, status=Status.ENTERED, digest="") for each in round_.live))
 
 
+def _over(round_: Round) -> Round:
+    """Without what the store tells of an ended round."""
+    members = tuple(replace(each, claims=(), out=()) for each in round_.members)
+    return replace(round_, members=members, told=(), verdicts=(), decisions=())
+
+
 def _enter(round_: Round, event: Enter) -> Round:
     _require(not round_.fixed, f"round {round_.number} takes no more members since its first layer closed")
     present = round_.member(event.client)
     _require(present is None or present.status is Status.OUT, f"{event.client} is in round {round_.number} already")
     entered = event.at if round_.entered is None else round_.entered
-    return _with(replace(round_, entered=entered), Member(event.client, event.edits))
+    place = 1 + max((each.place for each in round_.members), default=0)
+    claims = tuple(sorted(event.claims or ()))
+    _require(len(claims) <= event.edits, f"{event.client} claims {len(claims)} facts by {event.edits} edits")
+    new = Member(event.client, event.edits, place=place, judged=event.claims is None, claims=claims)
+    return _with(replace(round_, entered=entered), new)
+
+
+def _settle(round_: Round, event: Settle) -> Round:
+    """All at once; later, when the others have been judged, who comes is judged by itself, one after the other."""
+    _require(bool(round_.unsettled), f"round {round_.number} has nothing to settle")
+    settled = [each for each in round_.by_receipt if each.judged]
+    if not settled:
+        return _judged(round_, round_.unsettled, judge([each.party for each in round_.unsettled], event.rule))
+    late = round_.unsettled[0]
+    out = {(each.client, claim) for each in settled for claim in each.out}
+    verdicts = judge_late([each.party for each in settled], out, late.party, event.rule)
+    return _judged(round_, (late,), verdicts)
+
+
+def _judged(round_: Round, members: tuple[Member, ...], verdicts: tuple[Verdict, ...]) -> Round:
+    """What members claim in vain is taken off their edits."""
+    vain = {(each.client, each.claim) for each in verdicts if each.kind in OUT}
+    out = {each.client: [claim for claim in each.claims if (each.client, claim) in vain] for each in members}
+    judged = (
+        replace(each, judged=True, edits=each.edits - len(out[each.client]), out=tuple(dict.fromkeys(out[each.client])))
+        for each in members
+    )
+    return _with(replace(round_, verdicts=round_.verdicts + verdicts), *judged)
+
+
+def _report(round_: Round, event: Report) -> Round:
+    _require(0 <= event.held <= event.tested, f"{event.client} says that {event.held} of {event.tested} edits hold")
+    already = any(each.client == event.client for each in round_.told)
+    _require(not already, f"{event.client} has reported to round {round_.number} already")
+    told = Told(event.client, event.at, event.tested, event.held, tuple(sorted(set(event.failed))))
+    return replace(round_, told=(*round_.told, told))
+
+
+def _judge(round_: Round, event: Judge) -> Round:
+    _require(round_.compared is None, f"round {round_.number} has compared already what failed")
+    verdicts = judge([Party(each.client, each.failed) for each in round_.by_merge], event.rule, overlaps=False)
+    return replace(round_, compared=event.at, verdicts=round_.verdicts + verdicts)
+
+
+def _decide(round_: Round, event: Decide) -> Round:
+    decisions = {each.slot: each for each in (*round_.decisions, event.decision)}
+    ordered = tuple(decisions[slot] for slot in sorted(decisions))
+    return replace(round_, decisions=ordered, verdicts=round_.verdicts + event.verdicts)
 
 
 def _contribute(round_: Round, event: Contribute) -> Round:
     member = round_.member(event.client)
     here = (round_.attempt, round_.layer)
+    _require(round_.settled, f"round {round_.number} is not settled yet")
     _require((event.attempt, event.layer) == here, f"round {round_.number} collects attempt, layer {here}")
     _require(
         member is not None and member.status is Status.ENTERED, f"{event.client} owes round {round_.number} nothing"
@@ -165,6 +231,10 @@ def _rolled_back(round_: Round, event: RollBack) -> Round:
 
 _APPLY: Final[Mapping[type[Event], Callable[[Round, Any], Round]]] = {
     Enter: _enter,
+    Settle: _settle,
+    Report: _report,
+    Judge: _judge,
+    Decide: _decide,
     Contribute: _contribute,
     Drop: _drop,
     Restart: _restart,

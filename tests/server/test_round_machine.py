@@ -10,21 +10,27 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from collabedit.common.blinding import Claim
 from collabedit.server.asked import losing_blobs
+from collabedit.server.claims import OUT, Decision, Kind, Rule, Verdict
 from collabedit.server.diagram import diagram
 from collabedit.server.events import (
     Abort,
     Complete,
     Contribute,
     Damaged,
+    Decide,
     Drop,
     Enter,
     Event,
+    Judge,
     LastLayerMerged,
     LayerMerged,
     NotPositiveDefinite,
+    Report,
     Restart,
     RollBack,
+    Settle,
     TooFew,
 )
 from collabedit.server.policy import Policy, Waits, losing, next_event, wait_ends
@@ -33,6 +39,10 @@ from collabedit.server.transitions import TRANSITIONS, IllegalTransitionError, a
 
 CLIENTS = ("arosa", "bern", "chur", "davos")
 WAITING = (Phase.OPEN, Phase.COLLECTING)
+POLICIES = ("first-come", "last-come", "priority", "manual")
+CLAIMS = st.builds(
+    lambda slot, fact: Claim(slot.encode(), (slot + fact).encode()), st.sampled_from("st"), st.sampled_from("xyz")
+)
 
 
 def any_event(kind: type[Event], round_: Round) -> Event:
@@ -41,6 +51,10 @@ def any_event(kind: type[Event], round_: Round) -> Event:
     made = {
         Enter: Enter(at=9.0, client="new", edits=8),
         Contribute: Contribute(at=9.0, client="arosa", attempt=round_.attempt, layer=round_.layer, digest="d"),
+        Settle: Settle(at=9.0, rule=Rule()),
+        Report: Report(at=9.0, client="arosa"),
+        Judge: Judge(at=9.0, rule=Rule()),
+        Decide: Decide(at=9.0, decision=Decision(b"s", "arosa", (b"sx",)), verdicts=()),
         Drop: Drop(at=9.0, reasons={}),
         Restart: Restart(at=9.0, reasons={}),
         Damaged: Damaged(at=9.0, clients=()),
@@ -56,13 +70,22 @@ def any_event(kind: type[Event], round_: Round) -> Event:
 
 
 class RoundMachine(RuleBasedStateMachine):
-    """Parties come, contribute and vanish; time passes; merges succeed and fail."""
+    """Parties come, claim, contribute, report and vanish; time passes; merges succeed and fail."""
 
-    @initialize(layers=st.integers(1, 3), quorum=st.integers(1, 3), window=st.sampled_from([0.0, 10.0]))
-    def open(self, layers, quorum, window):
+    @initialize(
+        layers=st.integers(1, 3),
+        quorum=st.integers(1, 3),
+        window=st.sampled_from([0.0, 10.0]),
+        claiming=st.booleans(),
+        policy=st.sampled_from(POLICIES),
+    )
+    def open(self, layers, quorum, window, claiming, policy):
         exchanges = tuple((f"w{layer}",) for layer in range(layers))
-        self.round = Round(number=4, base_version=3, exchanges=exchanges, quorum=quorum, opened=0.0)
-        self.policy = Policy(entry_window=window, round_deadline=100.0, layer_deadline=50.0, liveness=30.0)
+        self.round = Round(number=4, base_version=3, exchanges=exchanges, quorum=quorum, opened=0.0, expected=CLIENTS)
+        self.decisions: dict[bytes, Decision] = {}
+        rule = Rule(policy, ("chur",), self.decisions)
+        self.policy = Policy(window, round_deadline=100.0, layer_deadline=50.0, liveness=30.0, rule=rule)
+        self.claiming = claiming
         self.now = 0.0
         self.heard: dict[str, float] = {}
         self.waits = Waits(0.0, self.heard)
@@ -76,6 +99,8 @@ class RoundMachine(RuleBasedStateMachine):
         self.waits = self.waits.after(before, self.round, self.now)
         if not before.fixed and self.round.fixed:
             self.first_members = {each.client for each in self.round.live}
+        if not self.round.phase.ended:
+            assert self.round.verdicts[: len(before.verdicts)] == before.verdicts, "a verdict is never changed"
         if self.round.attempt > before.attempt:
             assert (self.round.layer, self.round.merged) == (0, ())
             assert not any(each.digest or each.status is Status.CONTRIBUTED for each in self.round.members)
@@ -93,9 +118,9 @@ class RoundMachine(RuleBasedStateMachine):
         """Everybody but the silent is heard of all the time."""
         self.heard |= {client: self.now for client in self.heard if client not in self.silent}
 
-    @rule(client=st.sampled_from(CLIENTS))
-    def enter(self, client):
-        event = Enter(client=client, edits=8, at=self.now)
+    @rule(client=st.sampled_from(CLIENTS), claims=st.lists(CLAIMS, max_size=3, unique_by=lambda each: each.slot))
+    def enter(self, client, claims):
+        event = Enter(client=client, edits=8, at=self.now, claims=tuple(claims) if self.claiming else None)
         member = self.round.member(client)
         free = member is None or member.status is Status.OUT
         may = self.round.phase in WAITING and not self.round.fixed and free
@@ -112,12 +137,31 @@ class RoundMachine(RuleBasedStateMachine):
         here = {"attempt": self.round.attempt, "layer": self.round.layer}
         event = Contribute(client=client, digest=f"{client}-{here}", at=self.now, **here)
         member = self.round.member(client)
-        if self.round.phase in WAITING and member is not None and member.status is Status.ENTERED:
+        owes = member is not None and member.status is Status.ENTERED
+        if self.round.phase in WAITING and owes and self.round.settled:
             self.heard[client] = self.now
             self.apply(event)
             self.settle()
         else:
             self.refused(event)
+
+    @rule(client=st.sampled_from(CLIENTS), failed=st.lists(CLAIMS, max_size=3))
+    def report(self, client, failed):
+        event = Report(client=client, at=self.now, tested=8, held=4, failed=tuple(failed))
+        if self.round.phase in WAITING and client not in {each.client for each in self.round.told}:
+            self.apply(event)
+            self.settle()
+        else:
+            self.refused(event)
+
+    @precondition(lambda self: self.round.phase in WAITING)
+    @rule(client=st.sampled_from(CLIENTS), claim=CLAIMS)
+    def decide(self, client, claim):
+        self.decisions[claim.slot] = Decision(claim.slot, client, (claim.fact,))
+        keep = Verdict(client, claim, Kind.KEEP, "manual")
+        self.apply(Decide(at=self.now, decision=self.decisions[claim.slot], verdicts=(keep,)))
+        assert self.decisions[claim.slot] in self.round.decisions
+        self.settle()
 
     @rule(client=st.sampled_from(CLIENTS))
     def vanish(self, client):
@@ -233,6 +277,36 @@ class RoundMachine(RuleBasedStateMachine):
             assert self.round.reason or self.round.phase is Phase.PUBLISHED
 
     @invariant()
+    def one_party_writes_a_slot(self):
+        judged = [each for each in self.round.live if each.judged]
+        written = [claim.slot for each in judged for claim in each.claims if claim not in each.out]
+        assert len(written) == len(set(written))
+        for each in self.round.live:
+            assert each.edits == 8 - len(each.out)
+            assert not each.out or each.judged
+        vain = {(each.client, each.claim) for each in self.round.verdicts if each.kind in OUT}
+        assert {(each.client, claim) for each in judged for claim in each.out} <= vain
+
+    @invariant()
+    def nothing_counts_before_it_is_settled(self):
+        window = self.policy.entry_window
+        if self.round.phase in WAITING and not self.round.settled:
+            assert self.now < max(self.waits.entered, 0.0) + window
+            assert not any(each.judged for each in self.round.live)
+            assert not self.round.contributed
+
+    @invariant()
+    def what_failed_is_compared_once_all_have_told(self):
+        if self.round.phase in WAITING and {each.client for each in self.round.told} >= set(CLIENTS):
+            assert self.round.compared is not None or not any(each.failed for each in self.round.told)
+
+    @invariant()
+    def an_ended_round_holds_no_claims(self):
+        if self.round.phase.ended:
+            assert not (self.round.told or self.round.verdicts or self.round.decisions)
+            assert not any(each.claims or each.out for each in self.round.members)
+
+    @invariant()
     def every_wait_has_a_deadline(self):
         ends = wait_ends(self.round, self.policy, self.waits)
         if self.round.phase in WAITING and self.round.live:
@@ -261,6 +335,8 @@ CLOSED = Round(number=1, base_version=0, exchanges=(("a",), ("b",)), quorum=1, o
 ENTERED = advance(CLOSED, Enter(at=1.0, client="bern", edits=8))
 GIVEN = advance(ENTERED, Contribute(at=2.0, client="bern", attempt=0, layer=0, digest="d"))
 MERGING = advance(GIVEN, Complete(at=3.0, late={}))
+CLAIMING = advance(CLOSED, Enter(at=1.0, client="bern", edits=8, claims=(Claim(b"s", b"f"),)))
+TOLD = advance(CLOSED, Report(at=1.0, client="bern", tested=2, held=1))
 
 
 @pytest.mark.parametrize(
@@ -277,6 +353,13 @@ MERGING = advance(GIVEN, Complete(at=3.0, late={}))
         (replace(GIVEN, quorum=2), Complete(at=3.0, late={}), "no quorum"),
         (MERGING, LastLayerMerged(at=4.0, merged=(LayerWeights("a", "d"),)), "round 1"),
         (MERGING, LayerMerged(at=4.0, merged=(LayerWeights("b", "d"),)), "merges"),
+        (ENTERED, Settle(at=3.0, rule=Rule()), "nothing to settle"),
+        (CLAIMING, Contribute(at=3.0, client="bern", attempt=0, layer=0, digest="d"), "not settled yet"),
+        (CLOSED, Enter(at=3.0, client="bern", edits=0, claims=CLAIMING.members[0].claims), "1 facts by 0 edits"),
+        (TOLD, Report(at=3.0, client="bern", tested=1, held=1), "reported to round 1 already"),
+        (CLOSED, Report(at=3.0, client="bern", tested=1, held=2), "2 of 1"),
+        (replace(TOLD, compared=2.0), Judge(at=3.0, rule=Rule()), "compared already"),
+        (MERGING, Report(at=4.0, client="bern"), "merging"),
         (MERGING, Enter(at=4.0, client="chur", edits=8), "merging"),
         (MERGING, RollBack(at=4.0, to=0, merged=(), reason="back"), "merging"),
         (GIVEN, RollBack(at=4.0, to=1, merged=(), reason="back"), "comes after no version 1"),

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from collabedit.server.events import Complete, Drop, Restart, TooFew
+from collabedit.common.blinding import Claim
+from collabedit.server.claims import Rule
+from collabedit.server.events import Complete, Drop, Judge, Restart, Settle, TooFew
 from collabedit.server.policy import Policy, Waits, next_event, wait_ends
-from collabedit.server.rounds import Member, Phase, Round, Status
+from collabedit.server.rounds import Member, Phase, Round, Status, Told
 
 POLICY = Policy(entry_window=10, round_deadline=100, layer_deadline=50, liveness=1000)
 HERE = Waits(0, entered=0, since=0)
@@ -57,6 +59,41 @@ TABLE = [
 def test_what_is_due(_, round_, now, due):
     """The event that a round calls for at a time."""
     assert next_event(round_, now, POLICY, HERE) == due
+
+
+def claiming(*judged: bool) -> Round:
+    """A round whose parties have claimed something, or nothing; some of them have been judged."""
+    members = tuple(Member(f"c{index}", 8, place=index, judged=each) for index, each in enumerate(judged))
+    return replace(collecting(), phase=Phase.OPEN, members=members)
+
+
+def told(*clients: str, failed: bool = True, **changes) -> Round:
+    """A round that nobody has entered, to which those have reported that c0 and c1 are to."""
+    claims = (Claim(b"s", b"f"),) if failed else ()
+    reports = tuple(Told(each, 0.0, 1, 0, claims) for each in clients)
+    waiting = replace(collecting(), phase=Phase.OPEN, entered=None, told=reports, expected=("c0", "c1"))
+    return replace(waiting, **changes)
+
+
+SETTLE, JUDGE = Settle(at=10, rule=Rule()), Judge(at=10, rule=Rule())
+CLAIMED = [
+    ("others may still claim", claiming(False, False), 9.9, None),
+    ("the window is over", claiming(False, False), 10, SETTLE),
+    ("one came late", claiming(True, False), 1, replace(SETTLE, at=1)),
+    ("all have been judged", claiming(True, True), 10, None),
+    ("another is still to tell", told("c0"), 10, None),
+    ("all have told", told("c0", "c1"), 10, JUDGE),
+    ("all have told that everything holds", told("c0", "c1", failed=False), 1e9, None),
+    ("another was given time enough", told("c0"), 50, replace(JUDGE, at=50)),
+    ("it is not known who is to tell", told("c0", "c1", expected=()), 10, None),
+    ("what failed has been compared", told("c0", "c1", compared=1.0), 1e9, None),
+]
+
+
+@pytest.mark.parametrize(("_", "round_", "now", "due"), CLAIMED, ids=[each[0] for each in CLAIMED])
+def test_when_claims_are_judged(_, round_, now, due):
+    """Once everybody has had the time to tell its own; who comes later at once."""
+    assert next_event(round_, now, POLICY, replace(HERE, told=0)) == due
 
 
 SILENT = "not heard of for 30 s"
