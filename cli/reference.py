@@ -21,7 +21,7 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
     yield from _below("collab", collab)
     yield "collab-server", server
-    yield "collab-client", client
+    yield from _below("collab-client", client)
 
 
 def _below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:

@@ -65,4 +65,9 @@ class ClientConfig(BaseModel):
     @property
     def folder(self) -> StateFolder:
         """The state folder."""
-        return StateFolder(self.state or Path(user_state_path("collabedit") / "client"))
+        return StateFolder(self.state or default_state())
+
+
+def default_state() -> Path:
+    """The state folder of a client that is told none."""
+    return Path(user_state_path("collabedit") / "client")

@@ -77,15 +77,16 @@ class Ledger(StateDatabase):
 
     def lives(self, keys: Iterable[str] | None = None) -> dict[str, list[LifeRow]]:
         """What befell each edit, oldest first; of all edits where no keys are given."""
-        wanted = None if keys is None else set(keys)
-        found: dict[str, list[LifeRow]] = {}
-        of = () if wanted is None or len(wanted) > AT_ONCE else (life.c.key.in_(wanted),)
         with self._transaction() as connection:
-            for row in connection.execute(sa.select(life).where(*of).order_by(life.c.seq)):
-                if wanted is None or row.key in wanted:
-                    found.setdefault(row.key, []).append(
-                        LifeRow(row.at, EditStatus(row.status), row.round, row.version, row.reason)
-                    )
+            return self._lives(connection, keys)
+
+    def _lives(self, connection: sa.Connection, keys: Iterable[str] | None = None) -> dict[str, list[LifeRow]]:
+        found: dict[str, list[LifeRow]] = {}
+        wheres = [()] if keys is None else [(life.c.key.in_(some),) for some in parts(keys)]
+        for where in wheres:
+            for row in connection.execute(sa.select(life).where(*where).order_by(life.c.seq)):
+                event = LifeRow(row.at, EditStatus(row.status), row.round, row.version, row.reason)
+                found.setdefault(row.key, []).append(event)
         return found
 
     # ------------------------------------------------------------------------------------------------ changing
@@ -243,6 +244,10 @@ class Ledger(StateDatabase):
         with self._transaction() as connection:
             row = connection.execute(sa.select(retention).where(retention.c.version == version)).one_or_none()
         return (row.tested, row.held) if row is not None else None
+
+    def _retention(self, connection: sa.Connection) -> list[tuple[int, int, int]]:
+        rows = connection.execute(sa.select(retention).order_by(retention.c.version))
+        return [(row.version, row.tested, row.held) for row in rows]
 
 
 def about(edit: Edit) -> tuple[str, str]:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from collabedit.client.metrics import EditScore, Scores
-from collabedit.client.state import LedgerEntry, RoundEntry
+from collabedit.client.edit_life import EditStatus, LedgerEntry, LifeRow
+from collabedit.client.state import RoundEntry, Whole
+from collabedit.common.edits import Edit
+from collabedit.common.files import write_durably
+
+if TYPE_CHECKING:
+    from collabedit.client.metrics import EditScore, Scores
 
 
 def verdict(score: EditScore) -> dict[str, Any]:
@@ -33,18 +42,62 @@ def edit_row(entry: LedgerEntry) -> dict[str, Any]:
         "line": entry.line,
         "key": entry.key,
         "subject": entry.edit.subject,
+        "target_new": entry.edit.target_new,
+        "present": entry.present,
         "status": entry.status.value,
         "round": entry.round,
         "version": entry.version,
         "reason": entry.reason,
+        "augmented": entry.augmented,
         "scores": dict(entry.scores) if entry.scores is not None else None,
+        "measured": dict(entry.measured) if entry.measured is not None else None,
     }
 
 
-def result(federation: str, entries: Sequence[LedgerEntry], rounds: Sequence[RoundEntry]) -> dict[str, Any]:
+def event_row(event: LifeRow) -> dict[str, Any]:
+    """One event of an edit's life, as an object; `at` in UTC."""
+    at = datetime.fromtimestamp(event.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return {
+        "at": at.replace("+00:00", "Z"),
+        "status": event.status.value,
+        "round": event.round,
+        "version": event.version,
+        "reason": event.reason,
+    }
+
+
+def counts(entries: Sequence[LedgerEntry]) -> dict[str, int]:
+    """How many edits are in each state, by the state's name; all states are named."""
+    found = Counter(each.status for each in entries)
+    return {each.value: found[each] for each in EditStatus}
+
+
+def ledger_object(whole: Whole) -> dict[str, Any]:
+    """The object that `collab-client status --json` prints: every edit with its life."""
+    return {
+        "federation": whole.federation,
+        "round": whole.round,
+        "counts": counts(whole.entries),
+        "edits": [
+            {**edit_row(each), "life": [event_row(event) for event in whole.lives.get(each.key, ())]}
+            for each in whole.entries
+        ],
+        "rounds": [vars(each) for each in whole.rounds],
+        "retention": [dict(zip(("version", "tested", "held"), each, strict=True)) for each in whole.retention],
+    }
+
+
+def result(
+    federation: str,
+    entries: Sequence[LedgerEntry],
+    rounds: Sequence[RoundEntry],
+    *,
+    padding: Sequence[Edit] = (),
+) -> dict[str, Any]:
     """The object that `--once --json` prints and `--report` writes.
 
-    `round`, `version`, `scores`: of the last round that merged edits of ours; `edits`: every edit of the file.
+    `round`, `version`, `scores`: of the last round that merged edits of ours; `edits`: every edit of the file;
+    `counts`: how many of them are in each state. padding: the public facts that filled the last batch up.
     """
     last = next((each for each in reversed(rounds) if each.outcome == "merged"), None)
     return {
@@ -52,9 +105,17 @@ def result(federation: str, entries: Sequence[LedgerEntry], rounds: Sequence[Rou
         "round": last.round if last else None,
         "version": last.version if last else None,
         "merged": sum(each.merged for each in entries),
+        "counts": counts(entries),
         "scores": dict(last.scores) if last and last.scores is not None else None,
         "edits": [edit_row(each) for each in entries],
+        "padding": [{"id": each.id, "subject": each.subject, "target_new": each.target_new} for each in padding],
     }
+
+
+def write_report(file: Path | None, told: Mapping[str, Any]) -> None:
+    """Writes a result to the report's file, where one is wanted. Raises OSError where that cannot be."""
+    if file is not None:
+        write_durably(file, json.dumps(told, ensure_ascii=False, indent=1).encode() + b"\n")
 
 
 def published_line(round_: int, version: int, merged: int, scores: Scores) -> str:

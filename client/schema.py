@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
@@ -140,6 +141,36 @@ def open_database(file: Path, migrations: Sequence[Migration] = MIGRATIONS) -> s
         engine.dispose()
         raise
     return engine
+
+
+def open_for_reading(file: Path) -> sa.Engine:
+    """The database at `file`, to be read while a client may run on it. It is neither made nor brought up to date.
+
+    Raises StateError where there is none, or one of another release.
+    """
+    if not file.is_file():
+        raise StateError(f"{file}: no ledger", mend="give the folder of a client that has run with --state")
+    engine = sa.create_engine(f"sqlite:///file:{quote(str(file))}?mode=ro&uri=true", poolclass=sa.pool.StaticPool)
+    sa.event.listen(engine, "connect", _configure_reading)
+    sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    try:
+        with engine.begin() as connection:
+            held = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    except sa.exc.DatabaseError as error:
+        engine.dispose()
+        raise StateError(f"{file}: {error.orig}", mend="give another folder with --state, or mend this one") from error
+    if held != len(MIGRATIONS):
+        engine.dispose()
+        raise StateError(
+            f"{file}: written by another release of collabedit (version {held}, this one reads {len(MIGRATIONS)})",
+            mend="start collab-client of this release on the folder once, or read it with the release that runs on it",
+        )
+    return engine
+
+
+def _configure_reading(connection: Any, _: object) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA busy_timeout=5000")
 
 
 def _configure(connection: Any, _: object) -> None:

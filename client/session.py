@@ -14,6 +14,7 @@ from collabedit.client.connection import DEFAULT_SERVER, Connection, connect, cr
 from collabedit.client.edit_file import demand_clean, read_edits
 from collabedit.client.federation import Federation
 from collabedit.client.renewal import renewing
+from collabedit.client.report import write_report
 from collabedit.client.snapshot import Snapshot
 from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
@@ -54,7 +55,11 @@ def run_client(config: ClientConfig, voice: Voice) -> dict[str, Any]:
 
         crew = Crew(config, settings, folder, state, federation, voice)
         with crew.working(model, covariance, first) as daemon:
-            return daemon.run()
+            try:
+                return daemon.run()
+            finally:
+                if config.once:
+                    write_report(config.report, daemon.result())
 
 
 @contextmanager

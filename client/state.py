@@ -43,6 +43,21 @@ class RoundEntry:
     scores: Mapping[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Whole:
+    """All that one state folder's ledger says, at one instant.
+
+    lives: by key, oldest event first. retention: (version, edits looked at, those that held), oldest first.
+    """
+
+    federation: str | None
+    round: int | None
+    entries: Sequence[LedgerEntry]
+    lives: Mapping[str, Sequence[LifeRow]]
+    rounds: Sequence[RoundEntry]
+    retention: Sequence[tuple[int, int, int]]
+
+
 class ClientState(Ledger):
     """The database of one state folder. Use as a context manager."""
 
@@ -155,18 +170,34 @@ class ClientState(Ledger):
     def rounds(self) -> list[RoundEntry]:
         """The rounds that this client was in, oldest first."""
         with self._transaction() as connection:
-            rows = connection.execute(sa.select(schema.rounds).order_by(schema.rounds.c.round))
-            return [
-                RoundEntry(
-                    each.round,
-                    each.outcome,
-                    each.version,
-                    each.reason,
-                    each.edits,
-                    json.loads(each.scores) if each.scores else None,
-                )
-                for each in rows
-            ]
+            return self._rounds(connection)
+
+    def _rounds(self, connection: sa.Connection) -> list[RoundEntry]:
+        rows = connection.execute(sa.select(schema.rounds).order_by(schema.rounds.c.round))
+        return [
+            RoundEntry(
+                each.round,
+                each.outcome,
+                each.version,
+                each.reason,
+                each.edits,
+                json.loads(each.scores) if each.scores else None,
+            )
+            for each in rows
+        ]
+
+    def whole(self) -> Whole:
+        """Everything, as it is at one instant."""
+        with self._transaction() as connection:
+            held = self._fact(connection, "round")
+            return Whole(
+                self._fact(connection, "federation"),
+                int(held) if held is not None else None,
+                self._select(connection),
+                self._lives(connection),
+                self._rounds(connection),
+                self._retention(connection),
+            )
 
     def record_scores(self, scores: Mapping[str, Mapping[str, Any]], rounds: Mapping[int, Mapping[str, Any]]) -> None:
         """Stores the scores of edits by key, and the means by round. A merged edit is verified now, or has failed."""
