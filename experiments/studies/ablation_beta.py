@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 BETA1: Final = ("0", "0.3", "1", "3", "10", "lambda")
 BETA0: Final = ("0.1", "10")  # beside 1; with β1 = 1
 DEFAULT: Final = (1.0, 1.0)  # β0 and β1 of a federation that says nothing else
-GROUPS: Final = ("first round", "last round", "all rounds")
+OF: Final = {"first round": "the first round", "last round": "the last round", "all rounds": "all rounds"}
+GROUPS: Final = tuple(OF)
 BESIDE: Final = "beside β1 = 1"
 
 
@@ -35,7 +36,11 @@ later rounds from being learned. β1 = 0 is the immutable C; the paper's publish
 what the model knew before any edit, which NS tells. Edits are those of the first, the last and all rounds, scored
 after the last. Every party finds z on the weights that the round before left, as clients do (`--z once`: on the
 unedited model). All pairs get the same deals of edits; "beside β1 = 1" is the Score less that of β0 = β1 = 1, paired:
-its interval is from resamples that take the same edits of both."""
+its interval is from resamples that take the same edits of both.
+
+Chosen for federations is β0 = β1 = 1, the server's default. On the bundled model no other pair has a greater Score over
+the edits of all rounds; 0.3 and 3 cannot be told from 1. β1 = 10 and β1 = λ keep more of the first round, and lose more
+than that in the last one ([decision](adr/0024-the-weight-of-earlier-rounds-is-one.md))."""
 
     def keys(self, settings: AblationBetaSettings) -> Sequence[str]:
         """`1/0/5`, …: β0, β1 and the deal's seed; `lambda` is the model's λ."""
@@ -80,7 +85,7 @@ its interval is from resamples that take the same edits of both."""
         """One a group."""
         columns = [name for name in rows[0] if name not in ("method", INTERVALS)]
         return [
-            table_of([row for row in rows if row["method"] == group], columns, title=f"Edits of the {group}")
+            table_of([row for row in rows if row["method"] == group], columns, title=f"Edits of {OF[group]}")
             for group in GROUPS
         ]
 
@@ -97,11 +102,14 @@ its interval is from resamples that take the same edits of both."""
         figure.set_size_inches(13, 4)
         panels = figure.subplots(1, len(kinds), sharey=True)
         own = [row for row in rows if row["beta0"] == 1.0]
+        weights = sorted({row["beta1"] for row in own})
         for axes, kind in zip(panels, kinds, strict=True):
             lines(axes, own, "beta1", kind)
             fractions(axes)
-            axes.set_xscale("symlog", linthresh=0.3)
-            axes.set_xlim(left=-0.05)
+            axes.set_xscale("symlog", linthresh=0.3, linscale=0.5)
+            axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
+            axes.minorticks_off()
+            axes.set_xlim(-0.05, 1.5 * weights[-1])
             axes.set_title(kind, fontsize=11)
             axes.set_xlabel("β1")
         legend(figure, panels[0])
