@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from platformdirs import user_state_path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -47,6 +47,24 @@ class ClientConfig(BaseModel):
         default=600, ge=1, le=86_400, description="with --once: seconds without an answer until the server is given up"
     )
     report: Path | None = Field(default=None, description="file that the result of each round is written to, as JSON")
+    skip_known: bool = Field(default=True, description="leave edits out that the shared weights hold already")
+    forgotten: Literal["tell", "resubmit"] = Field(
+        default="tell", description="merged edits that a later version holds no longer: say so, or write them again"
+    )
+    retention_sample: int = Field(
+        default=200,
+        ge=1,
+        le=100_000,
+        description="earlier rounds' edits that are scored again on each version, at most",
+    )
+    padding: Path | None = Field(
+        default=None,
+        description="public facts, JSON: those that the model answers rightly fill up what falls short of the"
+        " federation's least number of edits",
+    )
+    federation_key: Path | None = Field(
+        default=None, description="key that parties' claims are blinded under [default: federation.key in the state]"
+    )
     insecure: bool = Field(default=False, description="plaintext; for a server on this host only")
     client_id: str | None = Field(
         default=None,

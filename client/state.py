@@ -93,10 +93,14 @@ class ClientState(Ledger):
             held = self._fact(connection, "round")
             return int(held) if held is not None else None
 
-    def enter(self, round_: int) -> list[LedgerEntry]:
-        """Puts every waiting edit into `round_` and returns them; entering the same round again changes nothing."""
+    def enter(self, round_: int, padding: Sequence[Edit] = ()) -> list[LedgerEntry]:
+        """Puts every waiting edit into `round_` and returns them; entering the same round again changes nothing.
+
+        padding: public facts that fill the batch up; see `padding`.
+        """
         with self._transaction() as connection:
             if self._fact(connection, "round") is None:
+                self._pad(connection, round_, padding)
                 self._note(connection, "round", str(round_))
                 waiting = self._keys(connection, *WAITING)
                 self._change(connection, waiting, EditStatus.ENTERED, round=round_, reason="")
@@ -275,10 +279,13 @@ class ClientState(Ledger):
             return {row.layer: row.digest for row in rows}
 
     def record_padding(self, round_: int, pads: Sequence[Edit]) -> None:
-        """Notes the public facts that fill the batch of `round_` up; of earlier rounds nothing is kept."""
+        """Notes other public facts that fill the batch of `round_` up; of earlier rounds nothing is kept."""
         with self._transaction() as connection:
-            said = {"round": round_, "pads": [each.model_dump(mode="json") for each in pads]}
-            self._note(connection, "padding", json.dumps(said))
+            self._pad(connection, round_, pads)
+
+    def _pad(self, connection: sa.Connection, round_: int, pads: Sequence[Edit]) -> None:
+        said = {"round": round_, "pads": [each.model_dump(mode="json") for each in pads]}
+        self._note(connection, "padding", json.dumps(said))
 
     def padding(self, round_: int) -> list[Edit]:
         """The facts that were noted for `round_`."""

@@ -58,6 +58,8 @@ def _help(field: FieldInfo) -> str:
 def options_of(model: type[BaseModel], *, leave_out: Sequence[str] = ()) -> Callable[[Function], Function]:
     """A decorator that gives a click command one flag for each field of `model`, with the field's description as help.
 
+    What is true unless said otherwise has a second flag, `--no-…`.
+
     The command receives the flags as keyword arguments, None (or an empty tuple) where not given: pass them on to
     `load_settings`.
     """
@@ -66,6 +68,7 @@ def options_of(model: type[BaseModel], *, leave_out: Sequence[str] = ()) -> Call
         for name, field in reversed(model.model_fields.items()):
             if name not in leave_out:
                 flag = f"--{name.replace('_', '-')}"
+                flag += f"/--no-{flag[2:]}" if field.default is True else ""
                 function = click.option(flag, name, help=_help(field), **_parameter(field.annotation))(function)
         return function
 
