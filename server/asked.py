@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 
-from collabedit.server.events import Abort, Contribute, Damaged, Enter, Event, Restart, RollBack
+from collabedit.common.blinding import Claim
+from collabedit.server.claims import Decision as Kept
+from collabedit.server.claims import decided
+from collabedit.server.events import Abort, Contribute, Damaged, Decide, Enter, Event, Report, Restart, RollBack
 from collabedit.server.policy import losing
 from collabedit.server.refusals import BadRequestRefusal, CountedRefusal, StaleRoundRefusal, StaleVersionRefusal
 from collabedit.server.rounds import LayerWeights, Phase, Round, Status
+from collabedit.server.store import Conflict
 
 # (the round, now) -> what happens to it.
 Decision = Callable[[Round, float], Event | None]
@@ -15,8 +19,13 @@ Decision = Callable[[Round, float], Event | None]
 ASK = "ask for its state"
 
 
-def entering(client: str, number: int, base_version: int, edits: int) -> Decision:
-    """The client takes part in the round `number`. The decision raises StaleRoundRefusal, StaleVersionRefusal."""
+def entering(
+    client: str, number: int, base_version: int, edits: int, claims: tuple[Claim, ...] | None = None
+) -> Decision:
+    """The client takes part in the round `number`. The decision raises StaleRoundRefusal, StaleVersionRefusal.
+
+    claims: None where nothing has to be settled before a round merges.
+    """
 
     def decide(present: Round, now: float) -> Event | None:
         _require_number(present, number)
@@ -31,7 +40,7 @@ def entering(client: str, number: int, base_version: int, edits: int) -> Decisio
             raise StaleRoundRefusal(what, mend="wait for the next round")
         if member is not None and member.status is Status.LEFT:
             raise StaleRoundRefusal(f"{client} left round {number}: {member.reason}", mend="wait for the next round")
-        return Enter(client=client, edits=edits, at=now)
+        return Enter(client=client, edits=edits, claims=claims, at=now)
 
     return decide
 
@@ -47,7 +56,48 @@ def contributing(client: str, number: int, attempt: int, layer: int, digest: str
         if _counts(present, client, digest):
             return None
         _require_owed(present, client)
+        if not present.settled:
+            raise StaleRoundRefusal(f"round {number} is not settled yet", mend="wait until its state says so")
         return Contribute(client=client, attempt=attempt, layer=layer, digest=digest, at=now)
+
+    return decide
+
+
+def reporting(client: str, number: int, version: int, tested: int, held: int, failed: tuple[Claim, ...]) -> Decision:
+    """The client tells how its merged edits do. The decision raises StaleRoundRefusal, StaleVersionRefusal."""
+
+    def decide(present: Round, now: float) -> Event | None:
+        _require_number(present, number)
+        if any(each.client == client for each in present.told):
+            return None
+        if present.phase is Phase.MERGING:
+            raise StaleRoundRefusal(f"round {number} is merging", mend="report when the layer is merged")
+        if version != present.base_version:
+            what = f"round {number} stands on version {present.base_version}, {client} tells of version {version}"
+            raise StaleVersionRefusal(what, mend="score the edits on that version's weights")
+        return Report(client=client, tested=tested, held=held, failed=failed, at=now)
+
+    return decide
+
+
+def deciding(conflict: Conflict, keep: str, known: Kept | None) -> Decision:
+    """Of a conflict one party's facts are kept; known: what was decided about its slot until now.
+
+    The decision raises BadRequestRefusal for who is no party to it, StaleRoundRefusal while a layer is merged.
+    """
+    facts = tuple(each.fact for each in conflict.claimants if each.client == keep)
+    decision = Kept(conflict.slot, keep, facts)
+    verdicts = decided([(each.client, each.fact, each.kind) for each in conflict.claimants], decision)
+
+    def decide(present: Round, now: float) -> Event | None:
+        if not facts:
+            parties = ", ".join(dict.fromkeys(each.client for each in conflict.claimants))
+            raise BadRequestRefusal(f'"{keep[:64]}" is no party to that conflict', mend=f"keep one of: {parties}")
+        if decision in present.decisions or (decision == known and not verdicts):
+            return None
+        if present.phase is Phase.MERGING:
+            raise StaleRoundRefusal(f"round {present.number} is merging", mend="try again when the layer is merged")
+        return Decide(decision=decision, verdicts=verdicts, at=now)
 
     return decide
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from collabedit.common.hparams import ResidualShares, Spread
 from collabedit.common.methods import MethodName
 from collabedit.common.pairs import METHOD, EditorName
-from collabedit.common.settings import ENCODING, EncodingChoice, Schedule, WireDtype
+from collabedit.common.settings import DETECTION, ENCODING, Detection, EncodingChoice, Schedule, WireDtype
+from collabedit.server.claims import ConflictPolicy
 
 DAY = 86_400.0
 
@@ -45,6 +46,15 @@ class ServerConfig(BaseModel):
     )
     layer_deadline: float = Field(default=600, gt=0, le=DAY, description="seconds for each later layer")
     liveness: float = Field(default=120, gt=0, le=DAY, description="seconds of silence after which a party is lost")
+
+    conflict_policy: ConflictPolicy = Field(
+        default="first-come",
+        description="whose edit is kept where parties contradict each other; manual: an admin says, `collab conflicts`",
+    )
+    priority: tuple[str, ...] = Field(
+        default=(),
+        description="client that comes before others with --conflict-policy priority, highest first; may be repeated",
+    )
 
     norm_ratio: float = Field(
         default=1000, ge=10, le=1e12, description="norms of a contribution, as a multiple of the median of past ones"
@@ -99,3 +109,4 @@ class ServerConfig(BaseModel):
     beta0: float = Field(default=1.0, gt=0, le=1e6, description="β0 of eq. 7: weight of λ·C0")
     beta1: float = Field(default=1.0, ge=0, le=1e6, description="β1 of eq. 7: weight of the accumulated ΣKKᵀ")
     min_edits: int = Field(default=8, ge=1, le=1_000_000, description="least rank of KKᵀ in a contribution")
+    detection: Detection = Field(default="off", description=DETECTION)

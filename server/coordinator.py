@@ -14,16 +14,27 @@ from functools import partial
 
 import structlog
 
+from collabedit.common.blinding import Claim
 from collabedit.common.errors import StateError
-from collabedit.server.asked import aborting, contributing, dropping, entering, leaving, losing_blobs, rolling_back
+from collabedit.server.asked import (
+    aborting,
+    contributing,
+    deciding,
+    dropping,
+    entering,
+    leaving,
+    losing_blobs,
+    reporting,
+    rolling_back,
+)
 from collabedit.server.clock import Clocks
 from collabedit.server.events import Event
 from collabedit.server.keeper import Plan, RoundKeeper
 from collabedit.server.merge_runs import MergeRun, Merges
 from collabedit.server.policy import Policy
-from collabedit.server.refusals import check_whole, no_version
+from collabedit.server.refusals import check_whole, no_conflict, no_version
 from collabedit.server.rounds import LayerWeights, Phase, Round
-from collabedit.server.store import Store
+from collabedit.server.store import Conflict, Store
 from collabedit.server.sweeping import Sweeper
 from collabedit.server.views import View
 
@@ -123,12 +134,17 @@ class Coordinator:
         """The round under way."""
         return self._keeper.view()
 
-    async def enter(self, client: str, number: int, base_version: int, edits: int) -> View:
-        """Takes the client into the round. Raises StaleRoundRefusal, StaleVersionRefusal, DamagedRefusal."""
+    async def enter(
+        self, client: str, number: int, base_version: int, edits: int, claims: tuple[Claim, ...] | None = None
+    ) -> View:
+        """Takes the client into the round. Raises StaleRoundRefusal, StaleVersionRefusal, DamagedRefusal.
+
+        claims: None where nothing has to be settled before a round merges.
+        """
         latest = self._keeper.latest
         if latest is not None:
             check_whole(latest.number, await self._lacking(latest.merged))
-        await self._keeper.change(entering(client, number, base_version, edits))
+        await self._keeper.change(entering(client, number, base_version, edits, claims))
         return self._keeper.view_of(number)
 
     async def contribute(self, client: str, number: int, attempt: int, layer: int, digest: str) -> View:
@@ -148,6 +164,27 @@ class Coordinator:
                 self.seen(client)
             await self._keeper.change(decide)
         return self._keeper.view_of(number)
+
+    async def report(
+        self, client: str, number: int, version: int, tested: int, held: int, failed: tuple[Claim, ...]
+    ) -> View:
+        """Notes how the client's merged edits do. Raises StaleRoundRefusal, StaleVersionRefusal."""
+        if number != self._keeper.round.number and await self._keeper.ask(self._store.reported, client, number):
+            return self._keeper.view_of(number)
+        await self._keeper.change(reporting(client, number, version, tested, held, failed))
+        return self._keeper.view_of(number)
+
+    async def decide(self, slot: bytes, keep: str) -> Conflict:
+        """Keeps one party's facts of a slot; done again it changes nothing. Returns the conflict as it is then.
+
+        Raises NotFoundRefusal for a slot without a conflict, and as `deciding` does.
+        """
+        found = await self._keeper.ask(self._store.conflict, slot)
+        if found is None:
+            raise no_conflict()
+        known = (await self._keeper.ask(self._store.decisions)).get(slot)
+        await self._keeper.change(deciding(found, keep, known))
+        return await self._keeper.ask(self._store.conflict, slot) or found
 
     async def leave(self, client: str, number: int, reason: str) -> View:
         """Takes the client out of the round; a merge under way is given up. Nothing where it is out of it already.

@@ -31,6 +31,7 @@ from collabedit.server.store import Store
 LOG = structlog.get_logger()
 PLAIN_SETTINGS: Final = (
     "schedule", "spread", "residual_shares", "editor", "method", "encoding", "dtype", "beta0", "beta1", "min_edits",
+    "detection",
 )  # fmt: skip
 ANOTHER: Final = "leave it as it was, or found another federation with another --state"
 

@@ -7,7 +7,7 @@ clock is only recorded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ import structlog
 from collabedit.common.errors import StateError
 from collabedit.server.asked import Decision
 from collabedit.server.clock import Clocks
-from collabedit.server.events import Event
+from collabedit.server.events import Decide, Event
 from collabedit.server.policy import Policy, Waits, next_event, wait_ends
 from collabedit.server.refusals import StoppingRefusal
 from collabedit.server.rounds import Phase, Round, only_counts
@@ -37,12 +37,14 @@ Result = TypeVar("Result")
 class Plan:
     """What new rounds are made with: the weights that each exchange carries, and the least number of contributions.
 
-    keep_versions: how many of the versions that they publish are kept; 0: all.
+    keep_versions: how many of the versions that they publish are kept; 0: all. expects: whether who has merged edits is
+    to tell in the next round which of them failed.
     """
 
     exchanges: tuple[tuple[str, ...], ...]
     quorum: int
     keep_versions: int = 0
+    expects: bool = False
 
 
 class RoundKeeper:
@@ -79,11 +81,14 @@ class RoundKeeper:
         self._turned = 0  # the revision of the last change that was more than a count
         self._ended: Recorded | None = None
         self._latest: Round | None = None  # the last one published
+        self._verdicts: Mapping[str, int] = {}  # the newest number of each client
+        self._behind = True  # verdicts and decisions are to be read anew
 
     async def start(self) -> None:
         """Takes up the rounds where the store has them, and opens one where none is under way."""
         self._latest = await self.ask(self._store.round, await self.ask(self._store.latest_version))
         await self._prune()
+        await self._catch_up()
         recorded = list(await self.ask(self._store.rounds, 2))
         if recorded and not recorded[0].round.phase.ended:
             self._take(recorded.pop(0))
@@ -174,7 +179,7 @@ class RoundKeeper:
         ends = wait_ends(recorded.round, self._policy, self._waits)
         left = None if ends is None else ends - self._clocks.waits()
         restores = self._latest.restores if self._latest else None
-        return View(recorded.round, recorded.revision, self.latest_version, left, restores)
+        return View(recorded.round, recorded.revision, self.latest_version, left, restores, self._verdicts)
 
     # ------------------------------------------------------------------------------------------ changing
 
@@ -200,6 +205,8 @@ class RoundKeeper:
         async with self._lock:
             if self._current.round.phase.ended:  # opening the next one failed, or was left to the next start
                 await self._open()
+            if self._behind:
+                await self._catch_up()
             event = decide(self._current.round, self._clocks.wall()) or self._due()
             while event is not None:
                 await self._apply(event)
@@ -215,7 +222,7 @@ class RoundKeeper:
 
     async def _apply(self, event: Event) -> None:
         before = self._current.round
-        changed = advance(before, event)
+        changed = await self.ask(advance, before, event)  # to compare many claims takes a while
         self._take(Recorded(changed, await self.ask(self._store.record, changed)))
         self._waits = self._waits.after(before, changed, self._clocks.waits())
         LOG.info(
@@ -226,6 +233,8 @@ class RoundKeeper:
             attempt=changed.attempt,
             layer=changed.layer,
         )
+        if isinstance(event, Decide) or changed.verdicts != before.verdicts or changed.phase.ended:
+            await self._catch_up()
         if changed.phase.ended:
             self._latest = changed if changed.version is not None else self._latest
             self._ended = self._current
@@ -242,8 +251,32 @@ class RoundKeeper:
         if self._stopping:
             raise StoppingRefusal
         number = self._ended.round.number + 1 if self._ended else 1
-        opened = Round(number, self.latest_version, self._plan.exchanges, self._plan.quorum, self._clocks.wall())
+        plan, expected = self._plan, await self._expected()
+        opened = Round(
+            number, self.latest_version, plan.exchanges, plan.quorum, self._clocks.wall(), expected=expected
+        )  # fmt: skip
         self._take(Recorded(opened, await self.ask(self._store.record, opened)))
+
+    async def _expected(self) -> tuple[str, ...]:
+        """Who has merged the edits that the latest version was made of, in the order in which they entered."""
+        merged = self._latest
+        while self._plan.expects and merged is not None and merged.restores is not None:
+            merged = await self.ask(self._store.round, merged.restores)
+        if not self._plan.expects or merged is None:
+            return ()
+        return tuple(each.client for each in sorted(merged.contributed, key=lambda each: each.place))
+
+    async def _catch_up(self) -> None:
+        """Reads what was decided; where that fails, before the next change."""
+        self._behind = True
+        try:
+            decisions = await self.ask(self._store.decisions)
+            self._verdicts = await self.ask(self._store.newest_verdicts)
+        except StateError as error:
+            LOG.error("what was decided could not be read", why=error.what)
+            return
+        self._policy = replace(self._policy, rule=replace(self._policy.rule, decisions=decisions))
+        self._behind = False
 
     async def _prune(self) -> None:
         """Gives up older versions, under the lock that decides a rollback; where that fails, the next round does."""

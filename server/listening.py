@@ -15,7 +15,7 @@ OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.bdp_probe", 0),  # left to itself gRPC takes in ever more of a stream that the disk is behind with
     ("grpc.http2.lookahead_bytes", 4 << 20),
-    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_receive_message_length", 8 << 20),  # claims of 100,000 edits are 7 MB
     ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent share of the calls
 )
 ENROLMENT_OPTIONS: Final = (*OPTIONS[:-2], ("grpc.max_receive_message_length", 64 << 10), ("grpc.so_reuseport", 0))

@@ -18,6 +18,7 @@ from collabedit.server.audit import SERVER
 from collabedit.server.audit_recorder import Recorder, recording
 from collabedit.server.blob_service import BlobService, add_blobs
 from collabedit.server.blobs import BlobStore
+from collabedit.server.claims import Rule
 from collabedit.server.config import ServerConfig
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.federation import Federation
@@ -139,14 +140,17 @@ def _device(config: ServerConfig) -> str:
 
 def _coordinator(parts: Parts) -> Coordinator:
     config, federation = parts.config, parts.federation
-    policy = Policy(config.entry_window, config.round_deadline, config.layer_deadline, config.liveness)
+    rule = Rule(config.conflict_policy, config.priority)
+    policy = Policy(config.entry_window, config.round_deadline, config.layer_deadline, config.liveness, rule)
     roots = config.state / ROOTS
     past = NormHistory(parts.store, config.norm_ratio).bounds
     merger = Merger(
         federation.settings, federation.model, federation.covariance, parts.blobs,
         roots=roots, past=past, device=_device(config),
     )  # fmt: skip
-    return Coordinator(parts.store, merger, Plan(federation.exchanges, config.quorum, config.keep_versions), policy)
+    expects = federation.settings.detection == "on-failure"
+    plan = Plan(federation.exchanges, config.quorum, config.keep_versions, expects)
+    return Coordinator(parts.store, merger, plan, policy)
 
 
 def _open_ports(parts: Parts, coordinator: Coordinator, recorder: Recorder) -> Ports:

@@ -62,6 +62,12 @@ class SupersededRefusal(Refusal):
     name = "superseded"
 
 
+class FederationKeyRefusal(Refusal):
+    """The client blinds its claims under another federation key than the others, or under none."""
+
+    name = "federation-key"
+
+
 class DamagedRefusal(Refusal):
     """What the call needs is damaged on the server's disk."""
 
@@ -128,3 +134,8 @@ def no_version(number: int, pruned: bool) -> NotFoundRefusal:
         what = f"version {number} was pruned: the server keeps the newest versions alone (--keep-versions)"
         return NotFoundRefusal(what, mend="`collab rounds` lists those that are kept; a backup may hold it")
     return NotFoundRefusal(f"no version {number}", mend="`collab rounds` lists those that were published")
+
+
+def no_conflict() -> NotFoundRefusal:
+    """Nobody contradicts anybody about the slot named."""
+    return NotFoundRefusal("no conflict about that slot", mend="`collab conflicts` lists those that were found")

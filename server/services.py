@@ -16,6 +16,7 @@ from collabedit.common.errors import CollabEditError, StateError
 from collabedit.common.settings import PROTOCOL_VERSIONS, FederationSettings
 from collabedit.common.watched import LayerNumbers
 from collabedit.server.audit import plain
+from collabedit.server.claim_messages import MOST_CLAIMS, VERDICTS_AT_ONCE, KeyChecks, claims_of, verdict_message
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.identity import caller, refuse
 from collabedit.server.instances import Instances
@@ -101,12 +102,15 @@ class FederationService(rpc.FederationServicer):
         self._coordinator = coordinator
         self._store = store
         self._instances = Instances()
+        self._keys = KeyChecks(settings.detection, store)
 
     @answers
     async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:  # noqa: N802
         """The handshake."""
         version = _agreed(request.protocol_versions)
         self._compare(request)
+        who = caller(context)
+        await self._keys.compare(who.client_id, request.key_check, told=who.role == "client")
         self._instances.join(caller(context).client_id, request.instance)
         state = round_state(self._coordinator.view(), caller(context).client_id)
         return pb.JoinReply(protocol_version=version, settings_json=self._settings.told, round=state)
@@ -130,7 +134,11 @@ class FederationService(rpc.FederationServicer):
     async def Enter(self, request: pb.EnterRequest, context: Any) -> pb.RoundState:  # noqa: N802
         """Takes part in the round under way."""
         client = self._client(request, context)
-        view = await self._coordinator.enter(client, request.round, request.base_version, request.edits)
+        settles = self._settings.detection == "pre-merge"
+        claims = claims_of(request.claims, request.edits if settles else 0)
+        await self._keys.compare(client, request.key_check, told=bool(claims))
+        of_batch = claims if settles else None
+        view = await self._coordinator.enter(client, request.round, request.base_version, request.edits, of_batch)
         return round_state(view, client)
 
     @answers
@@ -146,6 +154,23 @@ class FederationService(rpc.FederationServicer):
         client = self._client(request, context)
         view = await self._coordinator.contribute(client, request.round, request.attempt, request.layer, request.digest)
         return round_state(view, client)
+
+    @answers
+    async def Report(self, request: pb.ReportRequest, context: Any) -> pb.RoundState:  # noqa: N802
+        """How the caller's merged edits do."""
+        client = self._client(request, context)
+        failed = claims_of(request.failed, MOST_CLAIMS if self._settings.detection == "on-failure" else 0)
+        require(request.held <= request.tested, f"{request.held} edits hold of {request.tested} that were tested")
+        await self._keys.compare(client, request.key_check, told=bool(failed))
+        said = (request.version, request.tested, request.held, failed)
+        return round_state(await self._coordinator.report(client, request.round, *said), client)
+
+    @answers
+    async def ListVerdicts(self, request: pb.ListVerdictsRequest, context: Any) -> pb.ListVerdictsReply:  # noqa: N802
+        """What was decided about the caller's claims."""
+        client = caller(context).client_id
+        given = await asyncio.to_thread(self._store.verdicts, client, request.after, VERDICTS_AT_ONCE)
+        return pb.ListVerdictsReply(verdicts=map(verdict_message, given))
 
     @answers
     async def Leave(self, request: pb.LeaveRequest, context: Any) -> pb.RoundState:  # noqa: N802
@@ -202,6 +227,8 @@ def round_state(view: View, client: str) -> pb.RoundState:
         seconds_left=left,
         reason=round_.reason,
         latest_version=view.latest_version,
+        settled=round_.settled,
+        newest_verdict=view.verdicts.get(client, 0),
     )
 
 

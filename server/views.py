@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from collabedit.server.rounds import Round
 
@@ -11,7 +12,8 @@ from collabedit.server.rounds import Round
 class View:
     """A round at one revision, for an answer. left: seconds until the present wait ends, if it does.
 
-    restores: the version whose weights the latest one brought back, where it is a rollback.
+    restores: the version whose weights the latest one brought back, where it is a rollback. verdicts: the number of
+    the newest verdict of each client that has any.
     """
 
     round: Round
@@ -19,3 +21,4 @@ class View:
     latest_version: int
     left: float | None
     restores: int | None = None
+    verdicts: Mapping[str, int] = field(default_factory=dict)
