@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from collabedit.client.config import ClientConfig
 from collabedit.client.daemon import Daemon
@@ -18,23 +17,28 @@ from collabedit.client.intake import Intake
 from collabedit.client.loading import load_model
 from collabedit.client.model_version import Priors, VersionedModel
 from collabedit.client.news import Changes, News
+from collabedit.client.report import write_report
 from collabedit.client.snapshot import Snapshot
 from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
-from collabedit.client.steps import Steps
 from collabedit.client.transfer import download
 from collabedit.client.voice import Voice
 from collabedit.client.workshop import Workshop
+from collabedit.common.blinding import FederationKey
 from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.digests import check_digest
-from collabedit.common.files import write_durably
+from collabedit.common.edits import Edit
 from collabedit.common.model_folder import ModelFolder
 from collabedit.common.settings import FederationSettings
 
 
 @dataclass(frozen=True)
 class Crew:
-    """What a client that has joined works with. Importing this module costs seconds: torch comes with it."""
+    """What a client that has joined works with. Importing this module costs seconds: torch comes with it.
+
+    key: what its claims are blinded under; None where the federation compares none. padding: public facts that a batch
+    may be filled up with.
+    """
 
     config: ClientConfig
     settings: FederationSettings
@@ -42,6 +46,8 @@ class Crew:
     state: ClientState
     federation: Federation
     voice: Voice
+    key: FederationKey | None = None
+    padding: tuple[Edit, ...] = ()
 
     def fetch(self, digest: str) -> Path:
         """The file of a content address, downloaded if it is not there."""
@@ -115,27 +121,10 @@ class Crew:
             intake=intake,
             voice=self.voice,
             batch_tokens=self.config.batch_tokens,
+            key=self.key,
+            skip_known=self.config.skip_known,
+            forgotten=self.config.forgotten,
+            retention_sample=self.config.retention_sample,
+            padding=self.padding,
         )
-        return Daemon(
-            self.config,
-            self.settings,
-            state=self.state,
-            federation=self.federation,
-            steps=Steps(tools),
-            news=news,
-            changes=changes,
-            intake=intake,
-            voice=self.voice,
-            keys=keys,
-            on_result=_reporter(self.config.report),
-        )
-
-
-def _reporter(file: Path | None) -> Callable[[dict[str, Any]], None]:
-    """Writes each result to the report's file, where one is wanted."""
-
-    def write(result: dict[str, Any]) -> None:
-        if file is not None:
-            write_durably(file, json.dumps(result, ensure_ascii=False, indent=1).encode() + b"\n")
-
-    return write
+        return Daemon(self.config, tools, changes, keys=keys, on_result=partial(write_report, self.config.report))

@@ -9,16 +9,12 @@ from collabedit.client.backoff import STEPS
 from collabedit.client.config import ClientConfig
 from collabedit.client.connection import QuotaError, ServerFailedError, StaleRoundError, StaleVersionError
 from collabedit.client.decide import Act, Place, decide
-from collabedit.client.federation import Federation
-from collabedit.client.intake import Intake
-from collabedit.client.news import Changes, News
+from collabedit.client.equipment import Equipment
+from collabedit.client.news import Changes
 from collabedit.client.report import missing_line, result
 from collabedit.client.snapshot import Snapshot
-from collabedit.client.state import ClientState
 from collabedit.client.steps import Steps, WorldMovedError
-from collabedit.client.voice import Voice
 from collabedit.common.errors import CollabEditError, RoundError, UnreachableError
-from collabedit.common.settings import FederationSettings
 
 LOOK_AGAIN: Final = 60.0  # seconds until the loop looks around without being told to
 
@@ -29,33 +25,29 @@ class Daemon:
     def __init__(
         self,
         config: ClientConfig,
-        settings: FederationSettings,
-        *,
-        state: ClientState,
-        federation: Federation,
-        steps: Steps,
-        news: News,
+        tools: Equipment,
         changes: Changes,
-        intake: Intake,
-        voice: Voice,
+        *,
         keys: Sequence[str],
         on_result: Callable[[dict[str, Any]], None],
     ) -> None:
         self._config = config
-        self._settings = settings
-        self._state = state
-        self._federation = federation
-        self._steps = steps
-        self._news = news
+        self._tools = tools
+        self._settings = tools.settings
+        self._state = tools.state
+        self._federation = tools.federation
+        self._steps = Steps(tools)
+        self._news = tools.news
         self._changes = changes
-        self._intake = intake
-        self._voice = voice
+        self._intake = tools.intake
+        self._voice = tools.voice
         self._keys = keys
         self._on_result = on_result
         self._told = ""
 
     def run(self) -> dict[str, Any]:
-        """Works until, with `--once`, every edit of the file is merged and scored; returns the result.
+        """Works until, with `--once`, no edit of the file waits: each is merged and scored, skipped as known, withdrawn
+        or in conflict; returns the result.
 
         Without `--once` it ends by an error or a signal alone. Raises RoundError that says what is missing.
         """
@@ -135,21 +127,26 @@ class Daemon:
         """With `--once`, where nothing is to be done at present: whether that is all. Raises what is missing."""
         if place.round is not None:
             return False
-        pending = len(self._state.pending())
-        if 0 < pending < self._settings.min_edits or (not pending and not self._merged()):
+        waiting = self._state.waiting()
+        if (waiting or not self._keys) and self._steps.lacking(waiting):
             raise RoundError(
-                missing_line(pending, self._settings.min_edits),
+                missing_line(len(waiting), self._settings.min_edits),
                 mend=f"add edits of other facts to {self._config.edits}; those merged before do not count",
             )
-        return not pending
+        return not waiting and not self._awaits_report(place)
 
-    def _merged(self) -> bool:
-        return any(each.merged for each in self._state.entries(self._keys))
+    def _awaits_report(self, place: Place) -> bool:
+        """Edits failed that the others are to be asked about, as soon as a round takes reports."""
+        if self._settings.detection != "on-failure":
+            return False
+        return any(each.round is not None and each.round >= place.reported for each in self._state.failed())
 
     def result(self) -> dict[str, Any]:
         """What became of the edits: of the file's at the start with `--once`, else of all that were ever read."""
         entries = self._state.entries(self._keys) if self._config.once else self._state.ledger()
-        return result(self._settings.federation, entries, self._state.rounds())
+        rounds = self._state.rounds()
+        padding = self._state.padding(rounds[-1].round) if rounds else []
+        return result(self._settings.federation, entries, rounds, padding=padding)
 
     def _tell_wait(self, place: Place, now: Snapshot) -> None:
         """Says once what is waited for."""
@@ -163,9 +160,9 @@ class Daemon:
             return f"round {now.round}: {now.contributed} of {now.members} members are done" if now.members > 1 else ""
         if place.ready:
             return f"round {now.round} is under way without us; waiting for the next"
-        pending = len(self._state.pending())
-        if self._intake.blocked or pending >= self._settings.min_edits:
+        waiting = self._state.waiting()
+        if self._intake.blocked or not self._steps.lacking(waiting):
             return f"waiting for {self._config.edits} to be mended"
-        if pending:
-            return f"{missing_line(pending, self._settings.min_edits)}; waiting for {self._config.edits}"
+        if waiting:
+            return f"{missing_line(len(waiting), self._settings.min_edits)}; waiting for {self._config.edits}"
         return f"nothing new in {self._config.edits}; following it"

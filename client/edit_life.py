@@ -28,6 +28,7 @@ class EditStatus(Enum):
     WITHDRAWN = "withdrawn"  # its line went, another party's edit is kept, or a later line of ours took its place
 
 
+SAID_ELSEWHERE: Final = "another party's edit says the same and writes it"
 WAITING: Final = frozenset({EditStatus.PENDING, EditStatus.RESUBMITTED})
 IN_WEIGHTS: Final = frozenset({EditStatus.MERGED, EditStatus.VERIFIED, EditStatus.FAILED, EditStatus.FORGOTTEN})
 
@@ -80,7 +81,7 @@ class VerdictNote:
         said = {
             VerdictKind.KEEP: "other parties contradict it, and it is kept",
             VerdictKind.YIELD: "another party's edit of the same fact is kept",
-            VerdictKind.DUPLICATE: "another party's edit says the same and writes it",
+            VerdictKind.DUPLICATE: SAID_ELSEWHERE,
             VerdictKind.UNDECIDED: "another party's edit contradicts it; an admin of the federation decides",
             VerdictKind.OVERWRITTEN: "another party's edit of the same fact overwrote it",
         }[self.kind]
@@ -148,6 +149,11 @@ class LedgerEntry:
     def key(self) -> str:
         """What the edit says, as a digest."""
         return self.edit.key
+
+    @property
+    def written_elsewhere(self) -> bool:
+        """Whether it waits because another party is to write the same."""
+        return self.status in WAITING and SAID_ELSEWHERE in self.reason
 
     @property
     def merged(self) -> bool:

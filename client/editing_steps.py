@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from collabedit.client.decide import Place, is_over
 from collabedit.client.equipment import Course, Equipment, WorldMovedError
 from collabedit.client.snapshot import Snapshot
 from collabedit.client.state_folder import prune
+from collabedit.client.targets import Targets
 from collabedit.client.transfer import upload
 from collabedit.client.workshop import Slot
 from collabedit.common.edits import Edit
@@ -25,9 +26,6 @@ class EditingSteps:
 
     # ------------------------------------------------------------------------------------------------ contributions
 
-    def _batch(self) -> list[Edit]:
-        return [each.edit for each in self._tools.state.batch()]
-
     def find_targets(self, round_: int) -> None:
         """The z vectors of the batch, on the base version's weights."""
         tools, course = self._tools, self._course
@@ -38,11 +36,19 @@ class EditingSteps:
             if is_over(place, tools.news.latest()):
                 raise WorldMovedError
 
-        edits = self._batch()
+        edits = tools.contributed(round_)
         with tools.voice.progress(f"round {round_}: searching for {len(edits)} targets") as progress:
             course.targets = tools.workshop.find_targets(edits, tick)
         found = len(edits) - course.targets.reused
         tools.voice.say(f"round {round_}: {found} targets found, {course.targets.reused} kept from before")
+        if tools.skip_known:
+            self._note_residuals(edits, course.targets)
+
+    def _note_residuals(self, edits: Sequence[Edit], targets: Targets) -> None:
+        """Those of edits that were never merged tell what a residual is like that the model does not hold."""
+        fresh = {each.key for each in self._tools.state.batch() if each.scores is None and not each.augmented}
+        found = zip(edits, self._tools.workshop.residuals(edits, targets), strict=True)
+        self._tools.state.record_residuals("fresh", {edit.key: value for edit, value in found if edit.key in fresh})
 
     def edit(self, layer: int) -> None:
         """Measures the layer being collected and writes our contribution to it."""
@@ -52,7 +58,7 @@ class EditingSteps:
         assert course.targets is not None
         slot = Slot(round_, course.attempt, layer)
         try:
-            digest = tools.workshop.contribute(slot, self._batch(), course.targets)
+            digest = tools.workshop.contribute(slot, tools.contributed(round_), course.targets)
         except ContributionError as error:
             self._withdraw(error)
             return

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from collabedit.client.connection import StaleRoundError
+from collabedit.client.edit_life import VerdictNote
 from collabedit.client.equipment import Course, Equipment
 from collabedit.client.snapshot import Membership, Outcome, reasons
 from collabedit.client.state_folder import prune
+from collabedit.common.blinding import Claim
 from collabedit.common.errors import ContributionError, RoundError
 
 OLDER_STATE: Final = "its state folder is older than its part in the round"
 BROKEN_RULE: Final = "its contribution would break a rule of the federation"  # all that the server is told
+TOO_FEW: Final = "verdicts left it fewer edits than the federation takes at once"
 
 
 class RoundSteps:
@@ -22,25 +26,77 @@ class RoundSteps:
         self._course = course
 
     def enter(self, round_: int) -> None:
-        """Takes part with the edits that wait."""
+        """Takes part with the edits that wait, and with public facts where they are too few."""
         tools, course = self._tools, self._course
-        batch, version = tools.state.enter(round_), tools.model.base.version
+        if tools.state.round is None and not self._gather(round_):
+            return
+        batch, edits, version = tools.state.batch(), tools.contributed(round_), tools.model.base.version
+        claims = tools.claims(batch) if tools.settings.detection == "pre-merge" else []
         try:
-            snapshot = tools.federation.enter(round_, version, len(batch))
+            snapshot = tools.federation.enter(round_, version, len(edits), claims, tools.key_check)
         except StaleRoundError:
             tools.state.release()
             course.shut = round_
             raise
         course.attempt, course.worked_in = snapshot.attempt, round_
         tools.news.give(snapshot)
-        tools.voice.say(f"round {round_}: entered with {len(batch)} edits, on version {version}")
+        padded = len(tools.state.padding(round_))
+        more = f" and {padded} public facts" if padded else ""
+        tools.voice.say(f"round {round_}: entered with {len(batch)} edits{more}, on version {version}")
+
+    def _gather(self, round_: int) -> bool:
+        """Fixes the batch; false where the model knows too few public facts to fill it up."""
+        tools = self._tools
+        waiting = tools.state.waiting()
+        pads = tools.pads(waiting)
+        missing = tools.lacking(waiting, len(pads))
+        if missing:
+            self._course.held_back = frozenset(each.key for each in waiting)
+            tools.voice.say(f"{missing} edit(s) missing: the model answers too few facts of the padding's file")
+            return False
+        tools.state.enter(round_, pads)
+        return True
 
     def leave(self, round_: int) -> None:
-        """Tells the server not to wait for what this state folder knows nothing of."""
+        """Tells the server not to wait for us: our state knows nothing of the round, or verdicts left us too little.
+
+        Where public facts can make up for what verdicts took, it stays.
+        """
         tools = self._tools
-        self._course.shut = round_
-        tools.news.give(tools.federation.leave(round_, OLDER_STATE))
-        tools.voice.say(f"round {round_}: left: this state folder is older than our part in it; waiting for the next")
+        if tools.state.round is None:
+            self._course.shut = round_
+            tools.news.give(tools.federation.leave(round_, OLDER_STATE))
+            why = "this state folder is older than our part in it; waiting for the next"
+            tools.voice.say(f"round {round_}: left: {why}")
+            return
+        batch = tools.state.batch()
+        pads = tools.pads(batch)
+        if tools.lacking(batch, len(pads)):
+            self._course.shut = round_
+            self._quit(round_, TOO_FEW, TOO_FEW)
+            why = f"{len(batch)} edit(s) are; the federation takes no fewer than {tools.settings.min_edits} at once"
+            tools.voice.say(f"round {round_}: left, because of what verdicts left: {why}")
+        else:
+            tools.state.record_padding(round_, pads)
+
+    def heed(self, after: int) -> None:
+        """Does what was decided about our claims since the verdict numbered `after`."""
+        tools = self._tools
+        newest = tools.news.latest().newest_verdict
+        verdicts = tools.federation.verdicts(after)
+        entries = tools.state.ledger()
+        named: dict[Claim, list[str]] = {}
+        for claim, entry in zip(tools.claims(entries), entries, strict=False):
+            named.setdefault(claim, []).append(entry.key)
+        notes = [
+            VerdictNote(each.number, each.round, key, each.kind, each.policy)
+            for each in verdicts
+            for key in named.get(each.claim, ())
+        ]
+        tools.state.heed(notes, through=max(newest, *(each.number for each in verdicts), 0))
+        self._course.targets = None
+        said = Counter(each.reason for each in notes)
+        self._course.told += [f"{reason}: {count} edit(s)" for reason, count in said.items()]
 
     def settle(self, round_: int) -> None:
         """Notes how the round ended: our edits are merged, or wait again."""

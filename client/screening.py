@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import nextafter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from collabedit.common.edits import Edit
 
 if TYPE_CHECKING:
     from collabedit.client.metrics import EditScore
@@ -40,6 +42,12 @@ def calibrate(fresh: Sequence[float], held: Sequence[float]) -> float:
 def answered(score: EditScore) -> bool:
     """Whether the model says the new target by itself, each token first, and rather than the true one."""
     return score.correct == 1.0 and score.succeeded
+
+
+def bare(edit: Edit) -> Edit:
+    """The edit without the prompts that it is judged by beside its own."""
+    none: dict[str, Any] = {"paraphrase_prompts": (), "neighborhood_prompts": (), "unrelated": ()}
+    return edit.model_copy(update=none)
 
 
 def known(score: EditScore, residual: float, threshold: float) -> bool:

@@ -10,6 +10,8 @@ from typing import Final
 
 import torch
 
+from collabedit.client.answers import TOKENS
+from collabedit.client.keys import measure
 from collabedit.client.loading import LoadedModel
 from collabedit.client.lookup import rewriting_rows
 from collabedit.client.memit import edit_alone, edit_layer
@@ -28,6 +30,7 @@ from collabedit.common.pairs import ALGORITHMS, check_extent, constants_of
 from collabedit.common.settings import FederationSettings
 from collabedit.common.validation import Rules, check_layer
 
+PROBES: Final = "probes"  # the folder of z that no contribution is made of
 DTYPES: Final = {"float32": torch.float32, "float64": torch.float64}
 Tick = Callable[[int, int], None]
 
@@ -60,6 +63,7 @@ class Workshop:
         self._priors = priors
         self._editor = editor_of(settings.editor, settings.hparams)
         self._store = TargetStore(targets)
+        self._probes = TargetStore(targets / PROBES)
         self._outbox = outbox
         self._batch_tokens = batch_tokens
         self._say = say
@@ -74,6 +78,9 @@ class Workshop:
 
     def find_targets(self, edits: Sequence[Edit], tick: Tick) -> Targets:
         """z of each edit on the model's present weights, the base version's; each is kept as soon as it is found."""
+        return self._found(edits, self._store, tick)
+
+    def _found(self, edits: Sequence[Edit], store: TargetStore, tick: Tick | None) -> Targets:
         settings = self._settings
         return find_targets(
             self._loaded,
@@ -82,9 +89,27 @@ class Workshop:
             settings.context_templates,
             on_progress=tick,
             say=self._say,
-            store=self._store,
+            store=store,
             batch=self._batch_tokens,
         )
+
+    def probe(self, edits: Sequence[Edit], tick: Tick | None = None) -> list[float]:
+        """‖z − h‖ of edits that are not of a batch, on the model's present weights.
+
+        Their z are kept apart: beside a batch's others they would be rounded otherwise, and a batch's z must be the
+        same after a kill.
+        """
+        return self.residuals(edits, self._found(edits, self._probes, tick))
+
+    def residuals(self, edits: Sequence[Edit], targets: Targets) -> list[float]:
+        """‖z − h‖ of each edit on the model's present weights; 0 where the search for z stopped at once."""
+        if not edits:
+            return []
+        hparams, prompt = self._settings.hparams, (self._settings.context_templates[0][:1],)
+        tokens = self._batch_tokens or TOKENS
+        measured = measure(self._loaded, edits, hparams, prompt, hparams.layers[-1], batch=tokens)
+        norms = (targets.z.to(torch.float64) - measured.states).norm(dim=0).tolist()
+        return [norm if steps else 0.0 for norm, steps in zip(norms, targets.steps, strict=True)]
 
     def contribute(self, slot: Slot, edits: Sequence[Edit], targets: Targets) -> str:
         """Writes the contribution of one slot to the outbox and returns its content address.

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from collabedit.client.decide import Act, Action
+from collabedit.client.editing_steps import EditingSteps
+from collabedit.client.equipment import Course, WorldMovedError
 from collabedit.client.snapshot import LayerVersion, Membership, Phase, Snapshot, Version
-from collabedit.client.steps import Steps, WorldMovedError
 from collabedit.common.errors import BadFileError
 
 
@@ -53,11 +54,13 @@ def test_what_is_kept_no_longer_is_given_up_where_the_round_has_gone_on(action, 
         raise BadFileError("no blob d")
 
     known = [SEEN]
-    steps = Steps.__new__(Steps)
-    steps._news = SimpleNamespace(latest=lambda: known[-1], give=known.append)
-    steps._federation = SimpleNamespace(version=Version, now=lambda: replace(SEEN, revision=6, **later))
-    steps._model = SimpleNamespace(base=Version(0), catch_up=gone, apply=gone)
-    steps._state, steps._attempt = SimpleNamespace(round=1), 0
-    doing = {Act.CATCH_UP: steps._catch_up, Act.APPLY: steps._apply}[action.act]
+    tools = SimpleNamespace(
+        news=SimpleNamespace(latest=lambda: known[-1], give=known.append),
+        federation=SimpleNamespace(version=Version, now=lambda: replace(SEEN, revision=6, **later)),
+        model=SimpleNamespace(base=Version(0), catch_up=gone, apply=gone),
+        state=SimpleNamespace(round=1),
+    )
+    steps = EditingSteps(tools, Course(), withdraw=gone)
+    doing = {Act.CATCH_UP: steps.catch_up, Act.APPLY: steps.apply}[action.act]
     with pytest.raises(WorldMovedError if overtaken else BadFileError):
         doing(action.subject)
