@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "layers": ("collabedit.cli.layers", "layers", "Causal tracing: where facts are kept, and the layers to edit."),
     "status": ("collabedit.cli.status", "status", "What the server is doing now."),
     "rounds": ("collabedit.cli.rounds", "rounds", "The rounds so far, and one round in full."),
+    "conflicts": ("collabedit.cli.conflicts", "conflicts", "Where parties' edits contradict each other; decide one."),
+    "retention": ("collabedit.cli.retention", "retention", "How much of what was merged still holds."),
     "rollback": ("collabedit.cli.rollback", "rollback", "An earlier version's weights as the newest version."),
     "sample-edits": ("collabedit.cli.sample", "sample_edits", "Prints bundled edits to try things with."),
     "experiment": ("collabedit.cli.experiment", "experiment", "The paper's tables and figures."),

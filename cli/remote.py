@@ -48,6 +48,20 @@ def open_connection(options: RemoteOptions) -> Connection:
     return connect(given or held.server or DEFAULT_SERVER, held)
 
 
+def sees_all(options: RemoteOptions) -> bool:
+    """Whether the caller is an observer or an admin, by its certificate; in plaintext one acts as the admin.
+
+    Raises IdentityError where there are no credentials.
+    """
+    from collabedit.common.credentials import Credentials
+    from collabedit.common.pki import identity_of, load_certificate
+
+    if options.insecure:
+        return True
+    held = Credentials.load(credentials_of(options.state))
+    return identity_of(load_certificate(held.certificate_pem))[1] in ("observer", "admin")
+
+
 def credentials_of(state: Path | None) -> Path:
     """The folder of credentials in a state folder; without one given, the client's own before the server's.
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from collabedit.cli.output import print_table
-from collabedit.cli.remote import PATIENCE, PHASES, RemoteOptions, open_connection
+from collabedit.cli.remote import PATIENCE, PHASES, RemoteOptions, open_connection, sees_all
+from collabedit.cli.retention import retention_object
 from collabedit.common.command import load_settings, options_of, print_json
+from collabedit.common.errors import IdentityError
+
+if TYPE_CHECKING:
+    from collabedit.client.connection import Connection
 
 
 @click.command("status")
 @options_of(RemoteOptions)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool, **flags: Any) -> None:
-    """The federation's settings and the round under way.
+    """The federation's settings, the round under way, and how much of what was merged still holds.
+
+    An admin or observer sees too how many conflicts wait for a decision (`collab conflicts`).
 
     \b
     Examples:
@@ -26,14 +33,41 @@ def status(as_json: bool, **flags: Any) -> None:
     from collabedit.v1 import federation_pb2 as pb
     from collabedit.v1 import federation_pb2_grpc as rpc
 
-    with open_connection(load_settings(RemoteOptions, flags)) as connection:
+    options = load_settings(RemoteOptions, flags)
+    with open_connection(options) as connection:
         stub = rpc.OperationsStub(connection.channel)
         reply = connection.call(stub.GetStatus, pb.GetStatusRequest(), patience=PATIENCE)
         told = {"server": str(connection.address), **_status(reply)}
+        told |= {"retention": _retention(connection), "undecided": None}
+        if "detection" in told["settings"] and sees_all(options):  # told by the server unless it is off
+            told["undecided"] = _undecided(connection)
     if as_json:
         print_json(told)
     else:
         _print(told)
+
+
+def _retention(connection: Connection) -> dict[str, Any] | None:
+    """Of the newest version that clients have told of, and the warning; None: there is none, or the server is older."""
+    from collabedit.v1 import federation_pb2 as pb
+    from collabedit.v1 import federation_pb2_grpc as rpc
+
+    stub = rpc.OperationsStub(connection.channel)
+    try:
+        told = retention_object(connection.call(stub.GetRetention, pb.GetRetentionRequest(limit=1), patience=PATIENCE))
+    except IdentityError:  # what a server answers that has no such call
+        return None
+    return {**told["versions"][-1], "warning": told["warning"]} if told["versions"] else None
+
+
+def _undecided(connection: Connection) -> int:
+    """Conflicts that wait for a decision; at most what the server lists at once."""
+    from collabedit.v1 import federation_pb2 as pb
+    from collabedit.v1 import federation_pb2_grpc as rpc
+
+    stub = rpc.OperationsStub(connection.channel)
+    asked = pb.ListConflictsRequest(undecided=True)
+    return len(connection.call(stub.ListConflicts, asked, patience=PATIENCE).conflicts)
 
 
 def _status(reply: Any) -> dict[str, Any]:
@@ -80,8 +114,12 @@ def _print(told: dict[str, Any]) -> None:
         ),
         ("time left", f"{now['seconds_left']} s" if now["seconds_left"] else None),
         ("reason", now["reason"]),
+        ("retention", _held(told["retention"])),
+        ("undecided", _waiting(told["undecided"])),
     ]
     print_table(["", ""], [row for row in rows if row[1] not in (None, "")])
+    if told["retention"] and told["retention"]["warning"]:
+        click.echo(f"warning: {told['retention']['warning']}")
 
 
 def _published(told: dict[str, Any]) -> str:
@@ -89,3 +127,15 @@ def _published(told: dict[str, Any]) -> str:
         return "nothing yet"
     brought_back = f", rolled back to version {told['restores']}" if told["restores"] is not None else ""
     return f"version {told['version']}{brought_back}"
+
+
+def _held(retention: dict[str, Any] | None) -> str:
+    if retention is None or retention["rate"] is None:
+        return ""
+    return f"{retention['rate']:.1%} of {retention['tested']} merged edits hold on version {retention['version']}"
+
+
+def _waiting(undecided: int | None) -> str:
+    if not undecided:
+        return ""
+    return f"{undecided} conflict{'s' * (undecided > 1)}, until an admin decides: collab conflicts --undecided"

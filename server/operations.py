@@ -1,4 +1,4 @@
-"""Operating the federation over gRPC: what is going on, certificates, the audit log, aborting a round, rolling back.
+"""Operating the federation over gRPC: what is going on, certificates, conflicts, the audit log, ending rounds.
 
 Who may make which call is `collabedit.server.permissions`' to say.
 """
@@ -9,16 +9,19 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from collabedit.common import pki
 from collabedit.common.errors import IdentityError
 from collabedit.common.settings import FederationSettings
 from collabedit.server.audit import Row, entry, plain
+from collabedit.server.conflict_messages import check_key_check, check_slot, conflict_message, retention_message
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.enrolment import Registrar
 from collabedit.server.identity import Caller, caller
 from collabedit.server.refusals import BadRequestRefusal, NotFoundRefusal
+from collabedit.server.retention import LAST, fall
 from collabedit.server.services import LOG, LONGEST_REASON, answers, layer_numbers, round_record, round_state
 from collabedit.server.store import Store
 from collabedit.v1 import federation_pb2 as pb
@@ -28,6 +31,7 @@ MOST_USES: Final = 10_000
 LONGEST_MINUTES: Final = 60 * 24 * 365
 
 MOST_ROWS: Final = 1000
+MOST_CONFLICTS: Final = 1000
 SEES_ALL: Final = ("admin", "observer")
 SERIAL: Final = re.compile(r"[1-9][0-9]{0,63}")
 
@@ -165,6 +169,36 @@ class OperationsService(rpc.OperationsServicer):
         version = await self._coordinator.roll_back(request.to, request.expected_version, reason)
         LOG.info("rolled back", to=request.to, version=version, by=who, reason=said)
         return pb.RollBackReply(version=version)
+
+    @answers
+    async def ListConflicts(self, request: pb.ListConflictsRequest, context: Any) -> pb.ListConflictsReply:  # noqa: N802
+        """Where parties contradict each other, newest first."""
+        limit = min(request.limit or MOST_CONFLICTS, MOST_CONFLICTS)
+        found = await asyncio.to_thread(partial(self._store.conflicts, undecided=request.undecided, limit=limit))
+        return pb.ListConflictsReply(conflicts=map(conflict_message, found))
+
+    @answers
+    async def DecideConflict(self, request: pb.DecideConflictRequest, context: Any) -> pb.ListConflictsReply:  # noqa: N802
+        """One party's edit of a slot is kept, and the others' are withdrawn."""
+        found = await self._coordinator.decide(check_slot(request.slot), request.keep)
+        LOG.info("conflict decided", slot=found.slot.hex(), keep=request.keep, by=caller(context).client_id)
+        return pb.ListConflictsReply(conflicts=[conflict_message(found)])
+
+    @answers
+    async def SetKeyCheck(self, request: pb.SetKeyCheckRequest, context: Any) -> pb.SetKeyCheckReply:  # noqa: N802
+        """Another federation key counts from now on."""
+        check = check_key_check(request.key_check)
+        await asyncio.to_thread(partial(self._store.pin_key_check, check, replace=True))
+        LOG.info("federation key announced", check=check, by=caller(context).client_id)
+        return pb.SetKeyCheckReply(key_check=check)
+
+    @answers
+    async def GetRetention(self, request: pb.GetRetentionRequest, context: Any) -> pb.GetRetentionReply:  # noqa: N802
+        """How much of what was merged holds, version by version."""
+        told = await asyncio.to_thread(self._store.retention, max(request.limit, LAST) + 2 if request.limit else 0)
+        found = fall(told)
+        shown = told[-request.limit :] if request.limit else told
+        return pb.GetRetentionReply(versions=map(retention_message, shown), warning=found.line if found else "")
 
 
 def _audit_row(row: Row) -> pb.AuditRow:

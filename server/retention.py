@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from collabedit.server.store import Retention
+
 FALL: Final = 0.05  # of the rate, in absolute terms: less is what one odd round takes and the next gives back
 LAST: Final = 10  # versions among which the best is looked for: what was better before them is history
 LEAST: Final = 30  # edits tested, of either version: the rate of fewer jumps by itself
@@ -17,37 +19,23 @@ DEVIATIONS: Final = 2.0  # standard errors of the difference of two rates, which
 
 
 @dataclass(frozen=True)
-class VersionRetention:
-    """The clients' reports on one version, added up: edits tested, and those of them that hold."""
-
-    version: int
-    clients: int
-    tested: int
-    held: int
-
-    @property
-    def rate(self) -> float:
-        """The share that holds; 1 where nothing was tested."""
-        return self.held / self.tested if self.tested else 1.0
-
-
-@dataclass(frozen=True)
 class Fall:
     """The rate on `now` is less than on `best` by more than chance and `FALL` allow."""
 
-    best: VersionRetention
-    now: VersionRetention
+    best: Retention
+    now: Retention
 
     @property
     def line(self) -> str:
         """For people: by how much, and since when."""
         return (
-            f"retention fell from {self.best.rate:.1%} on version {self.best.version} to {self.now.rate:.1%} on version"
-            f" {self.now.version} ({self.now.held} of {self.now.tested} edits hold)"
+            f"retention fell from {rate(self.best):.1%} on version {self.best.version}"
+            f" to {rate(self.now):.1%} on version {self.now.version}"
+            f" ({self.now.held} of {self.now.tested} edits hold)"
         )
 
 
-def fall(versions: Sequence[VersionRetention]) -> Fall | None:
+def fall(versions: Sequence[Retention]) -> Fall | None:
     """The fall of the newest version told of in full below the best of those before it; None where there is none.
 
     versions: oldest first. The newest counts once as many clients have told of it as of the one before it: the first
@@ -60,11 +48,16 @@ def fall(versions: Sequence[VersionRetention]) -> Fall | None:
     if len(enough) < 2 or enough[-1] is not told[-1]:
         return None
     now = enough[-1]
-    best = max(enough[:-1], key=lambda each: (each.rate, each.version))
-    return Fall(best, now) if best.rate - now.rate > max(FALL, DEVIATIONS * _standard_error(best, now)) else None
+    best = max(enough[:-1], key=lambda each: (rate(each), each.version))
+    return Fall(best, now) if rate(best) - rate(now) > max(FALL, DEVIATIONS * _standard_error(best, now)) else None
 
 
-def _standard_error(left: VersionRetention, right: VersionRetention) -> float:
+def rate(told: Retention) -> float:
+    """The share that holds; 1 where nothing was tested."""
+    return told.held / told.tested if told.tested else 1.0
+
+
+def _standard_error(left: Retention, right: Retention) -> float:
     """Of the difference of two rates, were both one rate and their edits drawn apart."""
-    rate = (left.held + right.held) / (left.tested + right.tested)
-    return math.sqrt(rate * (1 - rate) * (1 / left.tested + 1 / right.tested))
+    both = (left.held + right.held) / (left.tested + right.tested)
+    return math.sqrt(both * (1 - both) * (1 / left.tested + 1 / right.tested))

@@ -29,6 +29,7 @@ from collabedit.server.refusals import (
     no_version,
     status_of,
 )
+from collabedit.server.retention_watch import RetentionWatch
 from collabedit.server.rounds import LayerWeights, Phase, Round, Status
 from collabedit.server.store import Store
 from collabedit.server.views import View
@@ -103,6 +104,7 @@ class FederationService(rpc.FederationServicer):
         self._store = store
         self._instances = Instances()
         self._keys = KeyChecks(settings.detection, store)
+        self._retention = RetentionWatch(store)
 
     @answers
     async def Join(self, request: pb.JoinRequest, context: Any) -> pb.JoinReply:  # noqa: N802
@@ -163,7 +165,9 @@ class FederationService(rpc.FederationServicer):
         require(request.held <= request.tested, f"{request.held} edits hold of {request.tested} that were tested")
         await self._keys.compare(client, request.key_check, told=bool(failed))
         said = (request.version, request.tested, request.held, failed)
-        return round_state(await self._coordinator.report(client, request.round, *said), client)
+        view = await self._coordinator.report(client, request.round, *said)
+        await asyncio.to_thread(self._retention.look)
+        return round_state(view, client)
 
     @answers
     async def ListVerdicts(self, request: pb.ListVerdictsRequest, context: Any) -> pb.ListVerdictsReply:  # noqa: N802

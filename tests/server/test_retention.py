@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabedit.server.retention import FALL, LAST, LEAST, VersionRetention, fall
+from collabedit.server.retention import FALL, LAST, LEAST, fall
+from collabedit.server.store import Retention
 
 
-def curve(*rates: float, tested: int = 1000, clients: int = 3) -> list[VersionRetention]:
+def curve(*rates: float, tested: int = 1000, clients: int = 3) -> list[Retention]:
     """Versions from 1 on of which these shares hold."""
-    return [VersionRetention(at, clients, tested, round(rate * tested)) for at, rate in enumerate(rates, 1)]
+    return [Retention(at, clients, tested, round(rate * tested)) for at, rate in enumerate(rates, 1)]
 
 
 def test_a_fall_is_told_with_its_figures() -> None:
@@ -33,7 +34,7 @@ def test_what_does_not_fall_is_not_warned_of(rates: list[float], last: float) ->
 def test_few_edits_say_nothing() -> None:
     """Of either version; and what chance does to a few dozens is no fall."""
     assert fall(curve(1.0, 0.5, tested=LEAST - 1)) is None
-    assert fall([*curve(1.0), VersionRetention(2, 3, LEAST - 1, 0)]) is None
+    assert fall([*curve(1.0), Retention(2, 3, LEAST - 1, 0)]) is None
     assert fall(curve(0.9, 0.8, tested=LEAST)) is None
     assert fall(curve(0.9, 0.8)) is not None
     assert fall(curve(0.9, 0.3, tested=LEAST)) is not None
@@ -41,12 +42,12 @@ def test_few_edits_say_nothing() -> None:
 
 def test_the_newest_counts_when_all_have_told() -> None:
     """Until then the version before it is judged; a version that is not the newest is judged as it is."""
-    first_to_tell = VersionRetention(3, 1, 1000, 500)
+    first_to_tell = Retention(3, 1, 1000, 500)
     assert fall([*curve(0.95, 0.95), first_to_tell]) is None
     found = fall([*curve(0.95, 0.8), first_to_tell])
     assert found is not None
     assert found.now.version == 2
-    assert fall([*curve(0.95, 0.95), VersionRetention(3, 3, 1000, 500)]) is not None
+    assert fall([*curve(0.95, 0.95), Retention(3, 3, 1000, 500)]) is not None
 
 
 def test_what_was_long_ago_is_over() -> None:
