@@ -159,7 +159,7 @@ def _same_federation(held: HeldKey, own: Credentials) -> str:
     if held.federation != federation:
         raise MismatchError(
             f"the key is of the federation {held.federation or 'without a CA'}, the credentials are of {federation}",
-            mend="give the --state of the client whose key it is",
+            mend="give the --state of the client whose key it is, or make one on a host that has enrolled",
         )
     return federation
 
