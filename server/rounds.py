@@ -209,6 +209,8 @@ def only_counts(before: Round, now: Round) -> bool:
 
     It concerns the client whose call it was, which has its answer; to the others it is two numbers.
     """
+    if now.settled and not before.settled:
+        return False
     was, is_ = ({each.client: _RANK.get(each.status, 0) for each in round_.members} for round_ in (before, now))
     return replace(now, members=before.members, told=before.told) == before and all(
         is_.get(each, 0) >= was[each] for each in was

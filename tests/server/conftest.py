@@ -96,13 +96,13 @@ class Party:
 
         return Bound()
 
-    def join(self, fingerprint: str = "") -> pb.JoinReply:
-        """Joins with the federation's own fingerprints."""
+    def join(self, fingerprint: str = "", check: str = "") -> pb.JoinReply:
+        """Joins with the federation's own fingerprints. check: of the federation key."""
         told = (
             fingerprint
             or json.loads(self.operations.GetStatus(pb.GetStatusRequest()).settings_json)["model_fingerprint"]
         )
-        reply = self.federation.Join(pb.JoinRequest(protocol_versions=[1], model_fingerprint=told))
+        reply = self.federation.Join(pb.JoinRequest(protocol_versions=[1], model_fingerprint=told, key_check=check))
         self.settings = json.loads(reply.settings_json)
         return reply
 
@@ -142,9 +142,19 @@ class Party:
         """What the party uploads for a layer."""
         return factored(self.client, layer)
 
-    def enter(self) -> pb.RoundState:
-        state = self.join().round
-        return self.federation.Enter(pb.EnterRequest(round=state.round, base_version=state.base_version, edits=EDITS))
+    def enter(self, claims=(), check: str = "") -> pb.RoundState:
+        """Enters the round under way. claims: (slot, fact) of its edits, blinded under the key of that check."""
+        state = self.join(check=check).round
+        made = [pb.Claim(slot=slot, fact=fact) for slot, fact in claims]
+        return self.federation.Enter(
+            pb.EnterRequest(
+                round=state.round, base_version=state.base_version, edits=EDITS, claims=made, key_check=check
+            )
+        )
+
+    def verdicts(self, after: int = 0) -> list[pb.Verdict]:
+        """What was decided about its claims."""
+        return list(self.federation.ListVerdicts(pb.ListVerdictsRequest(after=after)).verdicts)
 
     def contribute(self, state: pb.RoundState, data: bytes | None = None) -> pb.RoundState:
         digest = self.upload(data if data is not None else self.contribution(state))

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from collabedit.common.watched import ContributionNumbers, LayerNumbers
+from collabedit.server.claims import Rule
 from collabedit.server.database import open_engine
 from collabedit.server.events import (
     Complete,
@@ -18,8 +19,10 @@ from collabedit.server.events import (
     LastLayerMerged,
     LayerMerged,
     NotPositiveDefinite,
+    Report,
     Restart,
     RollBack,
+    Settle,
 )
 from collabedit.server.rounds import LayerWeights, Past, Phase, Round, only_counts
 from collabedit.server.sql_store import SqlStore
@@ -108,6 +111,10 @@ def test_what_a_member_need_not_be_told_at_once():
     contributed = states[4]
     assert not only_counts(contributed, advance(contributed, Damaged(at=6.0, clients=("bern",))))
     assert not only_counts(contributed, advance(contributed, Drop(at=6.0, reasons={"bern": "not heard of"})))
+    claiming = advance(states[1], Enter(at=3.0, client="chur", edits=8, claims=()))
+    assert only_counts(states[1], claiming)
+    assert not only_counts(claiming, advance(claiming, Settle(at=4.0, rule=Rule()))), "contributions are taken"
+    assert only_counts(contributed, advance(contributed, Report(at=5.0, client="bern", tested=8, held=8)))
 
 
 def test_a_published_version_is_the_last_attempts_layers(store):
