@@ -23,10 +23,11 @@ FILE: Final = "cells.jsonl"
 
 @dataclass(frozen=True)
 class Done:
-    """One finished cell. seconds: how long it took."""
+    """One finished cell. seconds: how long it took by the clock; processor: of the processor, None where not kept."""
 
     cell: Mapping[str, Any]
     seconds: float
+    processor: float | None = None
 
 
 @dataclass
@@ -58,10 +59,11 @@ class CellFile:
             cells._read()
             yield cells
 
-    def add(self, key: str, cell: Mapping[str, Any], seconds: float) -> None:
+    def add(self, key: str, cell: Mapping[str, Any], seconds: float, processor: float) -> None:
         """Adds one finished cell: when this returns it is on disk."""
         assert self._handle is not None
-        line = {"fingerprint": self.fingerprint, "key": key, "seconds": round(seconds, 3), "cell": cell}
+        spent = {"seconds": round(seconds, 3), "processor": round(processor, 3)}
+        line = {"fingerprint": self.fingerprint, "key": key, **spent, "cell": cell}
         text = json.dumps(line, ensure_ascii=False, allow_nan=False)
         self._handle.write(text.encode() + b"\n")
         self._handle.flush()
@@ -87,4 +89,4 @@ class CellFile:
                 f"{self.path.parent}: holds cells of other settings, or of another model",
                 mend="give --out another folder, or remove this one",
             )
-        self.done[line["key"]] = Done(line["cell"], line["seconds"])
+        self.done[line["key"]] = Done(line["cell"], line["seconds"], line.get("processor"))

@@ -26,7 +26,8 @@ methods lie to each other, not the figures with the paper's.
 
 Scores are fractions of 1. In brackets: 95 % intervals by the bootstrap over records, Score resampled jointly; they say
 how much other edits of the same kind might differ, and methods share the same edits. A dash is a figure that is not
-there. Times are seconds by the clock, of one CPU thread, beside whatever else the machine ran: upper bounds."""
+there. Times are seconds by the clock, of one CPU thread, beside whatever else the machine ran: upper
+bounds. What they took of the processor stands beside them where it was kept."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def _section(title: str, ran: Ran, runs: Path, name: str) -> Iterator[str]:
     yield f"```sh\n{command(name, ran.name, ran.flags, runs)}\n```"
     yield markdown(ran.results).rstrip()
     yield f"![{title}]({IMAGES}/{ran.name}.png)"
-    yield f"{ran.results.seconds:.0f} s."
+    processor = ran.results.processor
+    yield f"{ran.results.seconds:.0f} s" + ("." if processor is None else f", {processor:.0f} s of the processor.")
 
 
 def command(name: str, folder: str, flags: Mapping[str, Any], runs: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ OF_THE_FOLDER: Final = ("hparams.json", "covariance.safetensors", "context_templ
 
 @dataclass(frozen=True)
 class Results:
-    """A study that has run. seconds: of all its cells, whenever they ran, and of what came before the first."""
+    """A study that has run. seconds: of all its cells, whenever they ran, and of what came before the first.
+
+    processor: the same of the processor; None where some cells are of a release that did not keep it.
+    """
 
     study: str
     settings: StudySettings
@@ -38,6 +42,7 @@ class Results:
     notes: tuple[str, ...]
     folder: Path
     seconds: float
+    processor: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object of `collab experiment NAME --json`."""
@@ -96,21 +101,28 @@ def _fill(study: Study[Any], settings: StudySettings, keys: list[str], cells: Ce
         place.listener.say(f"{study.name}: {len(keys) - len(missing)} of {len(keys)} cells are done already")
     if not missing:
         return
-    tick, since = ticking(place.listener, study.name), time.monotonic()
+    tick, since = ticking(place.listener, study.name), _spent()
     work = study.begin(settings, place)
     for key in missing:
         cell = work(key)
-        now = time.monotonic()
-        cells.add(key, cell, now - since)
+        now = _spent()
+        cells.add(key, cell, now[0] - since[0], now[1] - since[1])
         since = now
         tick(len(cells.done), len(keys))
+
+
+def _spent() -> tuple[float, float]:
+    """Seconds so far: by the clock, and of the processor, with those of processes that this one has waited for."""
+    return time.monotonic(), sum(os.times()[:4])
 
 
 def _written(study: Study[Any], settings: StudySettings, done: Mapping[str, Done], folder: Path) -> Results:
     rows = study.rows(settings, {key: each.cell for key, each in done.items()})
     seconds = sum(each.seconds for each in done.values())
+    kept = [each.processor for each in done.values() if each.processor is not None]
+    processor = sum(kept) if len(kept) == len(done) else None
     tables, notes = study.tables(settings, rows), tuple(study.notes(settings, rows))
-    results = Results(study.name, settings, rows, tables, notes, folder, seconds)
+    results = Results(study.name, settings, rows, tables, notes, folder, seconds, processor)
     text = json.dumps(contents(results), ensure_ascii=False, indent=1) + "\n"
     write_durably(folder / RESULTS, text.encode())
     write_durably(folder / TABLE, markdown(results).encode())

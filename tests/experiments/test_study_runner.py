@@ -186,3 +186,19 @@ def test_results_hold_the_rows_and_the_settings(tmp_path: Path) -> None:
     assert said["settings"]["parties"] == 6
     assert not re.search("seconds|threads", json.dumps(said))
     assert {"rows", "seconds", "out"} <= set(found.as_json())
+
+
+def test_what_a_run_took_of_the_processor_is_kept(tmp_path: Path) -> None:
+    """Beside the clock's seconds, over all runs; unknown where a cell of an earlier release lacks it."""
+    first = run(toy.Squares(), SIX, toy.Silent(), out=tmp_path)
+    again = run(toy.Squares(), SIX, toy.Silent(), out=tmp_path)
+    assert first.processor is not None
+    assert first.processor >= 0
+    assert (again.processor, again.seconds) == (first.processor, first.seconds)
+    assert "s of the processor." in page({"table1": [Ran("squares", {}, again)]}, tmp_path)
+    cells = tmp_path / FILE
+    lines = [json.loads(line) for line in cells.read_text().splitlines()]
+    lines[0].pop("processor")
+    cells.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    earlier = run(toy.Squares(), SIX, toy.Silent(), out=tmp_path)
+    assert (earlier.processor, earlier.seconds) == (None, first.seconds)
