@@ -15,6 +15,9 @@ LAYERS = 3
 OPEN = Snapshot(round=4, phase=Phase.OPEN, revision=9, base_version=3, latest_version=3)
 ENTERED = replace(OPEN, member=Membership.ENTERED)
 IN = Place(version=3, round=4, targets=True)
+PRE = replace(IN, targets=False, detection="pre-merge")
+UNSETTLED = replace(ENTERED, settled=False)
+MERGED_BEFORE = Place(version=3, owes=True)
 
 
 def merged(count: int) -> tuple[LayerVersion, ...]:
@@ -111,6 +114,39 @@ TABLE = [
         replace(OPEN, phase=Phase.COLLECTING, member=Membership.CONTRIBUTED),
         Action(Act.WAIT),
     ),
+    ("a verdict", Place(version=3, heeded=1, ready=True), replace(OPEN, newest_verdict=2), Action(Act.HEED, 1)),
+    ("a verdict that was heeded", Place(version=3, heeded=2), replace(OPEN, newest_verdict=2), Action(Act.WAIT)),
+    ("weights come before verdicts", Place(version=2), replace(OPEN, newest_verdict=2), Action(Act.CATCH_UP, 3)),
+    ("in a round verdicts wait until it is settled", PRE, replace(UNSETTLED, newest_verdict=2), Action(Act.WAIT)),
+    ("and come before z then", PRE, replace(ENTERED, newest_verdict=2), Action(Act.HEED, 0)),
+    ("once z was sought the batch stands", IN, replace(ENTERED, newest_verdict=2), Action(Act.EDIT, 0)),
+    ("waiting edits are screened", Place(version=3, unscreened=True), OPEN, Action(Act.SCREEN, 3)),
+    ("before a round is entered", Place(version=3, unscreened=True, ready=True), OPEN, Action(Act.SCREEN, 3)),
+    ("verdicts come before", Place(version=3, unscreened=True), replace(OPEN, newest_verdict=2), Action(Act.HEED, 0)),
+    ("retention is measured once a version", Place(version=3, measured=False), OPEN, Action(Act.SCORE, 3)),
+    ("it is reported", MERGED_BEFORE, OPEN, Action(Act.REPORT, 4)),
+    ("also by a member, before z", replace(IN, owes=True, targets=False), ENTERED, Action(Act.REPORT, 4)),
+    ("once a round", replace(MERGED_BEFORE, reported=4), OPEN, Action(Act.WAIT)),
+    ("after scoring", replace(MERGED_BEFORE, measured=False), OPEN, Action(Act.SCORE, 3)),
+    ("not of the base model", replace(MERGED_BEFORE, version=0), replace(OPEN, base_version=0), Action(Act.WAIT)),
+    ("not while a layer is merged", MERGED_BEFORE, replace(OPEN, phase=Phase.MERGING), Action(Act.WAIT)),
+    ("nor to a server that knows no reports", MERGED_BEFORE, replace(OPEN, settled=False), Action(Act.WAIT)),
+    (
+        "to one that compares claims also before it has",
+        replace(MERGED_BEFORE, detection="pre-merge"),
+        replace(OPEN, settled=False),
+        Action(Act.REPORT, 4),
+    ),
+    ("no z before the claims are compared", PRE, UNSETTLED, Action(Act.WAIT)),
+    ("but after", PRE, ENTERED, Action(Act.FIND_TARGETS, 4)),
+    (
+        "a server that knows no claims settles nothing",
+        replace(IN, targets=False),
+        UNSETTLED,
+        Action(Act.FIND_TARGETS, 4),
+    ),
+    ("verdicts left too little", replace(PRE, starved=True), ENTERED, Action(Act.LEAVE, 4)),
+    ("or may still", replace(PRE, starved=True), UNSETTLED, Action(Act.WAIT)),
 ]
 
 
@@ -131,6 +167,13 @@ places = st.builds(
     applied=st.integers(0, LAYERS),
     written=st.frozensets(st.integers(0, LAYERS - 1)),
     shut=st.none() | st.integers(1, 5),
+    heeded=st.integers(0, 3),
+    unscreened=st.booleans(),
+    measured=st.booleans(),
+    reported=st.integers(0, 5),
+    owes=st.booleans(),
+    starved=st.booleans(),
+    detection=st.sampled_from(["off", "on-failure", "pre-merge"]),
 )
 snapshots = st.builds(
     Snapshot,
@@ -143,6 +186,8 @@ snapshots = st.builds(
     layer=st.integers(0, LAYERS - 1),
     merged=st.integers(0, LAYERS).map(merged),
     latest_version=st.integers(0, 5),
+    settled=st.booleans(),
+    newest_verdict=st.integers(0, 3),
 )
 
 
@@ -168,17 +213,45 @@ def test_targets_are_sought_on_the_base_weights_alone(place: Place, now: Snapsho
 
 
 @given(places, snapshots)
+def test_nothing_is_contributed_before_the_claims_are_compared(place: Place, now: Snapshot) -> None:
+    """With detection before the merge no work of a round begins before it is settled."""
+    if place.detection == "pre-merge" and not now.settled:
+        assert decide(place, now).act not in (Act.FIND_TARGETS, Act.APPLY, Act.EDIT, Act.SEND)
+
+
+@given(places, snapshots)
+def test_a_batch_stands_once_its_z_was_sought(place: Place, now: Snapshot) -> None:
+    """Neither verdicts nor screening take an edit out of a round whose targets are there."""
+    if place.round is not None and place.targets:
+        assert decide(place, now).act not in (Act.HEED, Act.SCREEN)
+
+
+@given(places, snapshots)
+def test_a_report_is_of_the_version_that_the_round_stands_on(place: Place, now: Snapshot) -> None:
+    """Everything merged has been scored on it, and the round takes reports."""
+    if decide(place, now).act is Act.REPORT:
+        assert place.version == now.base_version
+        assert place.measured
+        assert not place.unscored
+        assert now.phase in (Phase.OPEN, Phase.COLLECTING)
+
+
+@given(places, snapshots)
 def test_the_clients_place_is_all_that_counts(place: Place, now: Snapshot) -> None:
     """The same place and snapshot always lead to the same step: nothing is remembered between calls."""
     assert decide(place, now) == decide(replace(place), replace(now))
 
 
 class FakeRound:
-    """A server's round in layer-sync with one other member that always keeps up; and this client's place in it."""
+    """A server's round in layer-sync with one other member that always keeps up; and this client's place in it.
 
-    def __init__(self, attempts: list[int]) -> None:
-        self.now = Snapshot(round=1, phase=Phase.OPEN, revision=1, base_version=0)
-        self.place = Place(version=0, ready=True, unscored=False)
+    Claims are compared before the merge, `late` looks after the client has entered, and one verdict comes of it.
+    """
+
+    def __init__(self, attempts: list[int], late: int = 0) -> None:
+        self.now = Snapshot(round=1, phase=Phase.OPEN, revision=1, base_version=0, settled=False)
+        self.place = Place(version=0, ready=True, unscored=False, unscreened=True, detection="pre-merge")
+        self._late = late
         self._restarts = attempts
         self.taken: list[Action] = []
 
@@ -195,7 +268,18 @@ class FakeRound:
         self.place = replace(self.place, round=round_, attempt=self.now.attempt, ready=False)
         self.change(member=Membership.ENTERED)
 
+    def screen(self, _: int) -> None:
+        assert self.place.round is None
+        self.place = replace(self.place, unscreened=False)
+
+    def heed(self, after: int) -> None:
+        assert after == self.place.heeded
+        assert not self.place.written
+        self.place = replace(self.place, heeded=self.now.newest_verdict, targets=False)
+
     def find_targets(self, _: int) -> None:
+        assert self.now.settled
+        assert self.place.heeded == self.now.newest_verdict
         self.place = replace(self.place, targets=True)
 
     def edit(self, layer: int) -> None:
@@ -205,8 +289,12 @@ class FakeRound:
         self.change(phase=Phase.COLLECTING, member=Membership.CONTRIBUTED)
 
     def wait(self, _: int) -> None:
-        """The other side moves: the layer is merged, or the attempt is lost."""
-        if self._restarts and self._restarts[0] == self.now.layer and self.now.layer > 0:
+        """The other side moves: claims are compared, the layer is merged, or the attempt is lost."""
+        if not self.now.settled:
+            self._late -= 1
+            if self._late < 0:
+                self.change(settled=True, newest_verdict=7)
+        elif self._restarts and self._restarts[0] == self.now.layer and self.now.layer > 0:
             self._restarts.pop(0)
             self.change(attempt=self.now.attempt + 1, layer=0, merged=(), member=Membership.ENTERED)
         elif self.now.layer == LAYERS - 1:
@@ -226,10 +314,10 @@ class FakeRound:
         self.place = replace(self.place, round=None, applied=0, unscored=True)
 
     def catch_up(self, version: int) -> None:
-        self.place = replace(self.place, version=version, applied=0)
+        self.place = replace(self.place, version=version, applied=0, measured=False)
 
     def score(self, _: int) -> None:
-        self.place = replace(self.place, unscored=False)
+        self.place = replace(self.place, unscored=False, measured=True)
 
     def kill(self) -> None:
         """What a killed client has left: its ledger, and a freshly loaded model."""
@@ -238,10 +326,13 @@ class FakeRound:
             self.place = replace(self.place, written=frozenset())
 
 
-@given(st.lists(st.sampled_from([1, 2]), max_size=2), st.sets(st.integers(0, 30), max_size=5))
-def test_a_round_is_finished_whenever_the_client_is_killed(restarts: list[int], kills: set[int]) -> None:
-    """Killed before any steps, through any restarts of the round, the client ends with its edits merged and scored."""
-    fake = FakeRound(restarts)
+@given(st.lists(st.sampled_from([1, 2]), max_size=2), st.sets(st.integers(0, 30), max_size=5), st.integers(0, 3))
+def test_a_round_is_finished_whenever_the_client_is_killed(restarts: list[int], kills: set[int], late: int) -> None:
+    """Killed before any steps, through any restarts of the round, the client ends with its edits merged and scored.
+
+    However late the claims are compared: the verdict is heeded before anything is written, and once.
+    """
+    fake = FakeRound(restarts, late)
     for number in range(200):
         if number in kills:
             fake.kill()
@@ -250,3 +341,4 @@ def test_a_round_is_finished_whenever_the_client_is_killed(restarts: list[int], 
             break
     assert fake.place.version == 1
     assert not fake.place.unscored
+    assert fake.place.heeded == 7
