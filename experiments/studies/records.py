@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from collabedit.common.edits import Edit, parse_record
@@ -15,6 +16,7 @@ from collabedit.experiments.data import Name, load
 from collabedit.experiments.studies.settings import RecordSet, StudySettings
 
 Dealt = tuple[tuple[Edit, ...], ...]  # by party
+TEXTS = 500  # at most, about others
 
 
 def data_folder(settings: StudySettings) -> Path:
@@ -61,6 +63,27 @@ def further(settings: StudySettings, count: int, seed: int) -> tuple[Edit, ...]:
     world = build_world()
     _demand(count, len(world.subjects) // 2 * len(world.relations), "the bundled model's world")
     return tuple(parse_record(record) for record in many(world, count, seed))
+
+
+def other_text(settings: StudySettings, edits: Sequence[Edit]) -> tuple[str, ...]:
+    """Texts about nobody that the edits are about: sentences of the bundled model's world, or Wikipedia articles.
+
+    Raises UsageError where the data folder has none.
+    """
+    subjects = {edit.subject for edit in edits}
+    if settings.records == "bundled":
+        from collabedit.experiments.atlas.text import documents
+        from collabedit.experiments.atlas.world import build_world
+
+        _demand_atlas(find_model(settings.model))
+        texts: Iterable[str] = documents(build_world(), settings.seed, sentences=1)
+    else:
+        file = data_folder(settings) / "corpus" / "wikipedia_val.txt"
+        if not file.is_file():
+            raise UsageError(f"{file}: no such file", mend="give --data the folder of the data sets")
+        texts = file.read_text(encoding="utf-8").split("\n\n\n")
+    others = (each for each in texts if each.strip() and not any(subject in each for subject in subjects))
+    return tuple(islice(others, TEXTS))
 
 
 def split(edits: Sequence[Edit], parties: int, per_party: int) -> Dealt:

@@ -13,9 +13,12 @@ from collabedit.experiments.studies.settings import (
     Figure1Settings,
     Figure3Settings,
     Figure6Settings,
+    OverlapSettings,
+    RetentionSettings,
     RoundsSettings,
     StudySettings,
     Table1Settings,
+    Table4Settings,
     Table5Settings,
     Table6Settings,
 )
@@ -69,6 +72,12 @@ STUDIES: Final[Mapping[str, Registration]] = {
         Table6Settings,
         runs={"table6": {}, "table6-zsre": {"sets": "zsre"}},
     ),
+    "table4": Registration(
+        f"{HERE}.table4:TABLE4",
+        "Conflicts of one round before and after the winners re-submit, on the bundled world or the Easy data.",
+        Table4Settings,
+        runs={"table4": {}},
+    ),
     "rounds": Registration(
         f"{HERE}.rounds:ROUNDS",
         "Rounds of fresh edits: what each method keeps of all of them.",
@@ -92,6 +101,18 @@ STUDIES: Final[Mapping[str, Registration]] = {
         "β0 and β1 of the dynamic C: the first round's edits, the last one's, all.",
         AblationBetaSettings,
         runs={"ablation-beta": {}},
+    ),
+    "overlap": Registration(
+        f"{HERE}.overlap:OVERLAP",
+        "Parties that hold the same edits: merged as often as they come, against once.",
+        OverlapSettings,
+        runs={"overlap": {}},
+    ),
+    "retention": Registration(
+        f"{HERE}.retention:RETENTION",
+        "How many of all earlier edits hold after each of many rounds: immutable C against dynamic C.",
+        RetentionSettings,
+        runs={"retention": {}},
     ),
 }  # in the order of the results page
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collabedit.common.pairs import EditorName
 from collabedit.common.settings import DEVICE
 
-RecordSet = Literal["bundled", "counterfact", "multi-counterfact", "zsre"]
+RecordSet = Literal["bundled", "counterfact", "multi-counterfact", "zsre", "easy-conflict"]
 INCIDENTAL: Final = frozenset({"threads", "data"})  # fields on which no result depends
 
 
@@ -72,6 +72,16 @@ class Figure6Settings(StudySettings):
     total: int = Field(default=200, ge=2, le=1_000_000, description="edits of all parties where that is fixed")
 
 
+class Table4Settings(StudySettings):
+    """`collab experiment table4`."""
+
+    parties: int = Field(default=10, ge=2, le=1000, description="how many parties; each is in conflict with two others")
+    edits_per_party: int = Field(
+        default=20, ge=1, le=100_000, description="edits of each party, each of them contested"
+    )
+    precision: Literal["float64", "float32"] = Field(default="float32", description="of the model")
+
+
 class Table6Settings(StudySettings):
     """`collab experiment table6`."""
 
@@ -117,3 +127,23 @@ class Figure3Settings(StudySettings):
     parties: int = Field(default=4, ge=1, le=1000, description="how many parties")
     edits_per_party: int = Field(default=10, ge=1, le=100_000, description="edits of each party")
     rounds: int = Field(default=12, ge=2, le=1000, description="how often the same edits are made")
+
+
+class RetentionSettings(RoundsSettings):
+    """`collab experiment retention`."""
+
+    edits_per_party: int = Field(default=2, ge=1, le=100_000, description="edits of each party in each round")
+    rounds: int = Field(default=60, ge=1, le=1000, description="how many rounds")
+
+
+class OverlapSettings(ManyRoundsSettings):
+    """`collab experiment overlap`."""
+
+    rounds: int = Field(default=4, ge=2, le=1000, description="how many rounds")
+    copies: int = Field(default=2, ge=1, le=1000, description="parties that hold an overlapping fact in its round")
+
+    @model_validator(mode="after")
+    def _others_there(self) -> OverlapSettings:
+        if self.copies > self.parties:
+            raise ValueError(f"{self.copies} copies of a fact are more than {self.parties} parties can hold")
+        return self

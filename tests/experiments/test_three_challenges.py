@@ -1,0 +1,154 @@
+"""The studies of conflict, overlap and forgetting, at toy sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from collabedit.common.errors import UsageError
+from collabedit.experiments.studies import overlap
+from collabedit.experiments.studies.continual import flat
+from collabedit.experiments.studies.duels import contested, settled
+from collabedit.experiments.studies.overlap import ALONE, HANDLED, SKIPPED, Chosen
+from collabedit.experiments.studies.registry import STUDIES, study_of
+from collabedit.experiments.studies.retention import DIFFERENCE, DYNAMIC, IMMUTABLE
+from collabedit.experiments.studies.runner import Results, run
+from collabedit.experiments.studies.settings import OverlapSettings, Table4Settings
+from collabedit.experiments.studies.table4 import AVG, BEFORE, FORMS, GAIN, SUCC, other_wordings
+from collabedit.experiments.trained.run import learn
+from tests.experiments.made_up_facts import TINY, made_up_folder
+
+QUIET: Any = SimpleNamespace(say=lambda line: None, party=lambda state: None, tick=lambda *_: None)
+
+
+def ran(name: str, out: Path, **flags: Any) -> Results:
+    """A study with some settings."""
+    settings = STUDIES[name].settings.model_validate(flags)
+    return run(study_of(name), settings, QUIET, out=out, targets=out / "targets")
+
+
+def test_who_came_first_wins_every_conflict() -> None:
+    """Parties come in their order; each conflict has one winner, and what it names beside the two is a third object."""
+    dealt = contested(Table4Settings(parties=3, edits_per_party=4))
+    duels = settled(dealt)
+    assert len(duels) == 6
+    for duel, pair in zip(duels, dealt.conflicts, strict=True):
+        assert duel.party == min(pair.first.party, pair.second.party)
+        assert (duel.target.subject, duel.target.prompt) == (duel.conflict.subject, duel.conflict.prompt)
+        assert len({duel.target.target_new, duel.conflict.target_new, duel.other}) == 3
+        assert not set(other_wordings(duel.target)) & {duel.target.text}
+
+
+def test_table4(tmp_path: Path) -> None:
+    """Each form settles what the round with both left open; the example is of one edit, before and after."""
+    found = ran("table4", tmp_path, parties=2, edits_per_party=4)
+    rows = {row["method"]: row for row in found.rows if row["method"] != "example"}
+    assert list(rows) == [BEFORE, *FORMS]
+    for form in FORMS:
+        assert rows[form][AVG] > rows[BEFORE][AVG]
+        assert rows[form][GAIN] == pytest.approx(rows[form][SUCC] - rows[BEFORE][SUCC])
+        assert GAIN in rows[form]["intervals"]
+    before, after = (row for row in found.rows if row["method"] == "example")
+    assert before["prompt"] == after["prompt"]
+    assert after["target"] - after["conflict"] > before["target"] - before["conflict"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data folder with made-up conflicts in the Easy sets' form, and a tiny model that was trained in it."""
+    root = tmp_path_factory.mktemp("easy")
+    data = made_up_folder(root / "data")
+    records = [
+        {
+            "edit": {
+                "relation": {"id": "P1", "prompt": "{} lives in", "query": "Where does {} live?"},
+                "subject": {"label": f"Person{number}"},
+                "object": {"label": "Osk"},
+                "new_object": "Elmoor",
+                "conflict_object": {"label": "Quill" if number else "Elmoor"},
+            },
+            "true_objects": [{"label": "Osk"}, {"label": "Vantry"}],
+        }
+        for number in range(5)
+    ]
+    (data / "easy").mkdir()
+    (data / "easy/easy_conflict.json").write_text(json.dumps(records))
+    templates = {
+        "P1": ["The town of {} is", "{} dwells in", "The house of {} is in", "{} is at home in", "{} stays in"]
+    }
+    (data / "easy/round_prompts.json").write_text(json.dumps(templates))
+    return data, learn(data, root / "model", TINY, QUIET).folder
+
+
+def test_table4_on_the_easy_data_with_a_model_folder(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """The data set's own conflicts, without those that are none; paraphrases beyond the first four stay to be asked."""
+    data, model = trained
+    settings: dict[str, Any] = {"model": str(model), "records": "easy-conflict", "data": data, "parties": 2}
+    dealt = contested(Table4Settings(**settings, edits_per_party=4))
+    assert dealt.bystanders == ()
+    assert {(dealt.at(pair.first).target_new, dealt.at(pair.second).target_new) for pair in dealt.conflicts} == {
+        ("Elmoor", "Quill")
+    }
+    found = ran("table4", tmp_path, **settings, edits_per_party=2)
+    rows = [row for row in found.rows if row["method"] != "example"]
+    assert [row["edits"] for row in rows] == [2] * 4
+    assert all("Succ, other wordings" in row and "NS" not in row for row in rows)
+    with pytest.raises(UsageError, match="4 conflicts, not 6"):
+        ran("table4", tmp_path / "many", **settings, edits_per_party=6)
+
+
+def test_what_overlaps_comes_as_often_as_it_is_said() -> None:
+    """Copies are with other parties of the same round; all earlier ones come again; a greater share has the smaller."""
+    deal = tuple(settled_rounds())
+    settings = OverlapSettings(parties=3, edits_per_party=4, rounds=3, copies=3)
+    half, quarter = (Chosen.of(deal, share, settings) for share in (0.5, 0.25))
+    for number in range(3):
+        assert len(flat([half.copies[number]])) == 6 * 2
+        assert len(flat([half.again[number]])) == 6 * number
+        assert set(flat([quarter.copies[number]])) < set(flat([half.copies[number]]))
+        for fresh, copies in zip(deal[number], half.copies[number], strict=True):
+            assert not set(fresh) & set(copies)
+    assert not any(flat(Chosen.of(deal, 0.0, settings).copies))
+
+
+def settled_rounds() -> list[Any]:
+    """Three rounds of three parties with four edits each."""
+    dealt = contested(Table4Settings(parties=18, edits_per_party=4))
+    fresh = [dealt.at(pair.first) for pair in dealt.conflicts]
+    return [
+        tuple(tuple(fresh[12 * number + 4 * party : 12 * number + 4 * party + 4]) for party in range(3))
+        for number in range(3)
+    ]
+
+
+def test_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handled, an edit is merged once in its round and skipped later where it is known; without overlap they agree."""
+    monkeypatch.setattr(overlap, "SHARES", (0.0, 0.4))
+    found = ran("overlap", tmp_path, parties=2, edits_per_party=5, rounds=2)
+    rows = {(row["method"], row["overlap"]): row for row in found.rows}
+    none, most = 0.0, 0.4
+    assert rows[ALONE, none]["Score"] == rows[HANDLED, none]["Score"]
+    assert rows[ALONE, none]["merged"] == 20
+    assert rows[ALONE, most]["merged"] == 20 + 2 * 4 + 4
+    assert rows[HANDLED, most]["screened"] == 4
+    assert rows[HANDLED, most]["merged"] == 24 - rows[HANDLED, most]["skipped"]
+    assert ((SKIPPED, most) in rows) == (rows[HANDLED, most]["skipped"] > 0)
+    assert all(row["perplexity"] > 1 for row in found.rows if "perplexity" in row)
+    with pytest.raises(ValueError, match="3 copies"):
+        OverlapSettings(parties=2, copies=3)
+
+
+def test_retention(tmp_path: Path) -> None:
+    """Both ways are alike in the first round; the edits so far grow, and every round and age has its share."""
+    found = ran("retention", tmp_path, parties=2, edits_per_party=1, rounds=3)
+    by_round = {(row["method"], row["round"]): row for row in found.rows if "round" in row}
+    assert len(by_round) == 3 * 3
+    assert by_round[IMMUTABLE, 1]["held"] == by_round[DYNAMIC, 1]["held"]
+    assert by_round[DIFFERENCE, 1]["held"] == 0
+    ages = [row for row in found.rows if "merged in" in row and row["method"] == DYNAMIC]
+    assert [row["merged in"] for row in ages] == [1, 2, 3]
+    assert sum(row["held"] for row in ages) / 3 == pytest.approx(by_round[DYNAMIC, 3]["held"])
