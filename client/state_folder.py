@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from collabedit.common.digests import DIGEST
 from collabedit.common.errors import StateError
 
 
@@ -85,7 +86,11 @@ class StateFolder:
 
 
 def prune(folder: Path, keep: Collection[str]) -> None:
-    """Removes the content-addressed files of `folder` that nothing needs any more, half-written ones included."""
+    """Removes the content-addressed files of `folder` that nothing needs any more, half-written ones included.
+
+    Whatever else may lie there is not ours, and stays.
+    """
     for file in folder.iterdir():
-        if file.is_file() and file.name not in keep:
+        ours = DIGEST.fullmatch(file.name) is not None or file.suffix == ".part"
+        if ours and file.is_file() and file.name not in keep:
             file.unlink(missing_ok=True)

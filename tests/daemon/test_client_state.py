@@ -192,11 +192,12 @@ def test_the_tables_are_those_of_the_migrations(tmp_path: Path) -> None:
 
 
 def test_prune_keeps_what_is_needed(tmp_path: Path) -> None:
-    """Content-addressed files go when nothing needs them."""
-    for name in ("a", "b", ".c.part"):
+    """Content-addressed files go when nothing needs them; a file of another kind is not ours to remove."""
+    needed, done = "a" * 64, "b" * 64
+    for name in (needed, done, f".{done}.part", "README.md"):
         (tmp_path / name).write_text(name)
-    prune(tmp_path, {"a"})
-    assert [each.name for each in tmp_path.iterdir()] == ["a"]
+    prune(tmp_path, {needed})
+    assert {each.name for each in tmp_path.iterdir()} == {needed, "README.md"}
 
 
 WRITER = """
