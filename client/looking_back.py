@@ -110,4 +110,4 @@ def measured(score: EditScore, residual: float | None) -> dict[str, Any]:
 def forgotten_line(version: int, found: Retention, new: int) -> str:
     """`version 5: 38 of 40 edits of earlier rounds hold; 2 are forgotten since the last look`."""
     kept = f"{len(found.held)} of {found.tested} edits of earlier rounds hold"
-    return f"version {version}: {kept}; {new} forgotten since they were last looked at"
+    return f"version {version}: {kept}; {new} forgotten since the last look"
