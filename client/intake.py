@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from collabedit.client.contradictions import without_contradictions
 from collabedit.client.edit_file import demand_clean, duplicate_lines, problem_lines, read_edits
 from collabedit.client.state import ClientState
 from collabedit.common.edits import Edit, Parsed, Problem
@@ -17,7 +18,9 @@ Check = Callable[[Edit], None]
 class Intake:
     """Reads the file whenever it has changed and brings the ledger in line with it.
 
-    check: raises BadEditsError for an edit that the model cannot take (too long, its subject in no token).
+    check: raises BadEditsError for an edit that the model cannot take (too long, its subject in no token). Of two lines
+    that contradict each other the later is bad, unless the earlier one's edit is done with; where bad lines are skipped
+    it is so in any case, or the next start would merge what this one has skipped.
     """
 
     def __init__(
@@ -75,12 +78,13 @@ class Intake:
         reasons = [self._reason(edit) for edit in parsed.edits]
         problems = [Problem(line, why) for line, why in zip(parsed.lines, reasons, strict=True) if why]
         good = [index for index, why in enumerate(reasons) if not why]
-        return replace(
+        fit = replace(
             parsed,
             edits=tuple(parsed.edits[index] for index in good),
             lines=tuple(parsed.lines[index] for index in good),
             problems=tuple(sorted((*parsed.problems, *problems), key=lambda each: each.line)),
         )
+        return consistent(fit, self._state, skip_invalid=self._skip_invalid)
 
     def _reason(self, edit: Edit) -> str:
         if edit.key not in self._checked:
@@ -90,3 +94,8 @@ class Intake:
             except BadEditsError as error:
                 self._checked[edit.key] = error.what
         return self._checked[edit.key]
+
+
+def consistent(parsed: Parsed, state: ClientState, *, skip_invalid: bool) -> Parsed:
+    """The same with lines among the problems that contradict an earlier one; see `Intake`."""
+    return without_contradictions(parsed, () if skip_invalid else state.done())

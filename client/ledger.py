@@ -13,10 +13,10 @@ from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
+from collabedit.client.contradictions import contradicts
 from collabedit.client.edit_life import NEXT, WAITING, Cause, EditStatus, LedgerEntry, LifeRow
 from collabedit.client.schema import edits, life, residuals, retention
 from collabedit.client.state_database import StateDatabase
-from collabedit.common.blinding import canonical, relation_of
 from collabedit.common.edits import Edit, Parsed
 
 AT_ONCE: Final = 500  # keys in one statement
@@ -35,7 +35,7 @@ class Ledger(StateDatabase):
 
     def _having(self, *statuses: EditStatus) -> list[LedgerEntry]:
         with self._transaction() as connection:
-            return self._select(connection, _has(statuses))
+            return self._select(connection, having(statuses))
 
     def ledger(self) -> list[LedgerEntry]:
         """Every edit that this client ever read, in the order it first read them."""
@@ -70,6 +70,13 @@ class Ledger(StateDatabase):
     def held(self) -> list[LedgerEntry]:
         """Edits whose retention is measured: those that held when they were last scored, and those forgotten since."""
         return self._having(EditStatus.VERIFIED, EditStatus.FORGOTTEN)
+
+    def done(self) -> set[str]:
+        """Keys of the edits that have entered a round or come to an end, other than by their line's going."""
+        by_file = sa.and_(edits.c.cause.is_not(None), edits.c.cause == Cause.FILE.value)
+        with self._transaction() as connection:
+            of = (edits.c.status != EditStatus.PENDING.value, sa.not_(by_file))
+            return set(connection.scalars(sa.select(edits.c.key).where(*of)))
 
     def life(self, key: str) -> list[LifeRow]:
         """What befell one edit, oldest first."""
@@ -155,7 +162,7 @@ class Ledger(StateDatabase):
     def reopen_known(self) -> None:
         """Lets edits wait again that were skipped because the model held them."""
         with self._transaction() as connection:
-            known = connection.scalars(sa.select(edits.c.key).where(_has([EditStatus.KNOWN]))).all()
+            known = connection.scalars(sa.select(edits.c.key).where(having([EditStatus.KNOWN]))).all()
             self._wait_again(connection, known, EditStatus.PENDING, reason="", version=None)
 
     # ------------------------------------------------------------------------------------------------ screening
@@ -164,7 +171,7 @@ class Ledger(StateDatabase):
         """Waiting edits that were not screened on that version."""
         elsewhere = sa.or_(edits.c.screened.is_(None), edits.c.screened != version)
         with self._transaction() as connection:
-            return self._select(connection, _has(WAITING), elsewhere)
+            return self._select(connection, having(WAITING), elsewhere)
 
     def screened(self, version: int, known: Mapping[str, str], measured: Mapping[str, Mapping[str, Any]]) -> None:
         """Notes that all waiting edits were screened on a version.
@@ -173,8 +180,8 @@ class Ledger(StateDatabase):
         found, by key.
         """
         with self._transaction() as connection:
-            waiting = set(connection.scalars(sa.select(edits.c.key).where(_has(WAITING))))
-            connection.execute(edits.update().where(_has(WAITING)).values(screened=version))
+            waiting = set(connection.scalars(sa.select(edits.c.key).where(having(WAITING))))
+            connection.execute(edits.update().where(having(WAITING)).values(screened=version))
             for key in waiting & measured.keys():
                 said = json.dumps(dict(measured[key]))
                 connection.execute(edits.update().where(edits.c.key == key).values(measured=said))
@@ -203,7 +210,7 @@ class Ledger(StateDatabase):
 
     def _judge(self, connection: sa.Connection, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """Merged edits are verified or have failed once they are scored."""
-        merged = set(connection.scalars(sa.select(edits.c.key).where(_has([EditStatus.MERGED]))))
+        merged = set(connection.scalars(sa.select(edits.c.key).where(having([EditStatus.MERGED]))))
         took = [key for key in scores if key in merged and scores[key].get("took")]
         failed = [key for key in scores if key in merged and not scores[key].get("took")]
         self._change(connection, took, EditStatus.VERIFIED, reason="")
@@ -235,7 +242,7 @@ class Ledger(StateDatabase):
             lost = [key for key in forgotten if before.get(key) == EditStatus.VERIFIED.value]
             self._change(connection, lost, EditStatus.FORGOTTEN, reason=f"it holds no longer on version {version}")
             if resubmit:
-                here = sa.and_(_has([EditStatus.FORGOTTEN]), edits.c.present == 1)
+                here = sa.and_(having([EditStatus.FORGOTTEN]), edits.c.present == 1)
                 again = [key for key in connection.scalars(sa.select(edits.c.key).where(here)) if key in forgotten]
                 self._change(connection, again, EditStatus.RESUBMITTED, reason=f"forgotten by version {version}")
 
@@ -250,17 +257,8 @@ class Ledger(StateDatabase):
         return [(row.version, row.tested, row.held) for row in rows]
 
 
-def about(edit: Edit) -> tuple[str, str]:
-    """What an edit is about: equal exactly for edits of the same subject and relation."""
-    return canonical(edit.subject), relation_of(edit)
-
-
-def contradicts(one: Edit, other: Edit) -> bool:
-    """Whether two edits give the same subject and relation different objects."""
-    return about(one) == about(other) and canonical(one.target_new) != canonical(other.target_new)
-
-
-def _has(statuses: Iterable[EditStatus]) -> sa.ColumnElement[bool]:
+def having(statuses: Iterable[EditStatus]) -> sa.ColumnElement[bool]:
+    """The condition that an edit is in one of those states."""
     return edits.c.status.in_([each.value for each in statuses])
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from collabedit.client.contradictions import about
 from collabedit.client.edit_file import demand_clean
 from collabedit.client.known_facts import read_facts
-from collabedit.client.ledger import about
 from collabedit.common.blinding import canonical
 from collabedit.common.edits import Edit
 

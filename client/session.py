@@ -13,6 +13,10 @@ from collabedit.client.config import ClientConfig
 from collabedit.client.connection import DEFAULT_SERVER, Connection, connect, credentials_folder
 from collabedit.client.edit_file import demand_clean, read_edits
 from collabedit.client.federation import Federation
+from collabedit.client.federation_key import GET_ONE, key_file
+from collabedit.client.federation_key import load as load_key
+from collabedit.client.intake import consistent
+from collabedit.client.padding import read_padding
 from collabedit.client.renewal import renewing
 from collabedit.client.report import write_report
 from collabedit.client.snapshot import Snapshot
@@ -20,9 +24,11 @@ from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
 from collabedit.client.transfer import download
 from collabedit.client.voice import Voice
+from collabedit.common.blinding import FederationKey
 from collabedit.common.credentials import Credentials
 from collabedit.common.digests import check_digest
-from collabedit.common.errors import BadModelError, MismatchError, UnreachableError
+from collabedit.common.edits import Edit
+from collabedit.common.errors import BadModelError, IdentityError, MismatchError, UnreachableError
 from collabedit.common.fingerprint import covariance_fingerprint, model_fingerprint
 from collabedit.common.model_folder import ModelFolder, bundled_models, find_model
 from collabedit.common.settings import FederationSettings
@@ -37,29 +43,41 @@ def run_client(config: ClientConfig, voice: Voice) -> dict[str, Any]:
 
     Raises CollabEditError: bad edits (before anything else is touched), state, identity, server, fingerprints, round.
     """
-    parsed = read_edits(config.edits)
+    parsed, padding = read_edits(config.edits), read_padding(config.padding, skip_invalid=config.skip_invalid)
     if not config.skip_invalid:
         demand_clean(config.edits, parsed)
     folder = config.folder
-    with folder.locked(), ClientState(folder.ledger) as state, _connected(config, folder, voice) as connection:
-        federation = Federation(connection, patience=PATIENCE)
-        settings = _until_there(config, voice, lambda: federation.settings(patience=0))
-        state.demand(settings.federation)
-        model = _model_folder(config, settings, voice)
-        covariance = config.covariance or model.covariance
-        own = _covariance_fingerprint(covariance, settings)
-        first = _until_there(config, voice, lambda: _join(federation, settings, state, own))
-        if settings.client_needs_prior and covariance is None:
-            covariance = _until_there(config, voice, lambda: _fetch_covariance(federation, settings, folder, voice))
-        from collabedit.client.crew import Crew
+    with folder.locked(), ClientState(folder.ledger) as state:
+        if not config.skip_invalid:
+            demand_clean(config.edits, consistent(parsed, state, skip_invalid=False))
+        with _connected(config, folder, voice) as connection:
+            return _take_part(config, voice, state, Federation(connection, patience=PATIENCE), padding)
 
-        crew = Crew(config, settings, folder, state, federation, voice)
-        with crew.working(model, covariance, first) as daemon:
-            try:
-                return daemon.run()
-            finally:
-                if config.once:
-                    write_report(config.report, daemon.result())
+
+def _take_part(
+    config: ClientConfig, voice: Voice, state: ClientState, federation: Federation, padding: tuple[Edit, ...]
+) -> dict[str, Any]:
+    """Everything from the first call on."""
+    settings = _until_there(config, voice, lambda: federation.settings(patience=0))
+    state.demand(settings.federation)
+    key = _federation_key(config, settings)
+    if not config.skip_known:
+        state.reopen_known()
+    model = _model_folder(config, settings, voice)
+    covariance = config.covariance or model.covariance
+    own = _covariance_fingerprint(covariance, settings)
+    first = _until_there(config, voice, lambda: _join(federation, settings, state, own, key))
+    if settings.client_needs_prior and covariance is None:
+        covariance = _until_there(config, voice, lambda: _fetch_covariance(federation, settings, config.folder, voice))
+    from collabedit.client.crew import Crew
+
+    crew = Crew(config, settings, config.folder, state, federation, voice)
+    with crew.working(model, covariance, first) as daemon:
+        try:
+            return daemon.run()
+        finally:
+            if config.once:
+                write_report(config.report, daemon.result())
 
 
 @contextmanager
@@ -111,9 +129,39 @@ def _model_folder(config: ClientConfig, settings: FederationSettings, voice: Voi
     return folder
 
 
-def _join(federation: Federation, settings: FederationSettings, state: ClientState, covariance: str) -> Snapshot:
+def _federation_key(config: ClientConfig, settings: FederationSettings) -> FederationKey | None:
+    """The key that claims are blinded under; None where the federation compares none.
+
+    Raises IdentityError where it is missing, MismatchError for the key of another federation.
+    """
+    if settings.detection == "off":
+        return None
+    held = load_key(config.federation_key or config.folder.path)
+    if held is None:
+        raise IdentityError(
+            f"{key_file(config.federation_key or config.folder.path)}: no federation key; this federation looks for"
+            f" edits that meet ({settings.detection}) by names that are blinded under one",
+            mend=GET_ONE,
+        )
+    if held.federation and held.federation != settings.federation:
+        raise MismatchError(
+            f"{key_file(config.federation_key or config.folder.path)}: the key of the federation {held.federation}, not"
+            f" of {settings.federation}",
+            mend=f"give this federation's with --federation-key; {GET_ONE}",
+        )
+    return held.key
+
+
+def _join(
+    federation: Federation,
+    settings: FederationSettings,
+    state: ClientState,
+    covariance: str,
+    key: FederationKey | None,
+) -> Snapshot:
     """The handshake; the state folder is the federation's from here on. Raises MismatchError, StateError."""
-    snapshot = federation.join(settings.model_fingerprint, covariance, state.federation or "")
+    check = key.check if key is not None else ""
+    snapshot = federation.join(settings.model_fingerprint, covariance, state.federation or "", check)
     state.bind(settings.federation)
     return snapshot
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from collabedit.client import schema
+from collabedit.client.contradictions import about, contradicts, overtaken
 from collabedit.client.edit_life import (
     IN_WEIGHTS,
     WAITING,
@@ -21,7 +22,7 @@ from collabedit.client.edit_life import (
     VerdictNote,
     after_verdict,
 )
-from collabedit.client.ledger import Ledger, about, contradicts, parts
+from collabedit.client.ledger import Ledger, having, parts
 from collabedit.client.snapshot import ENDED, Outcome
 from collabedit.common.edits import Edit
 from collabedit.common.errors import StateError
@@ -96,15 +97,22 @@ class ClientState(Ledger):
     def enter(self, round_: int, padding: Sequence[Edit] = ()) -> list[LedgerEntry]:
         """Puts every waiting edit into `round_` and returns them; entering the same round again changes nothing.
 
-        padding: public facts that fill the batch up; see `padding`.
+        Of two that contradict each other the one on the later line is put in; the other is withdrawn. padding: public
+        facts that fill the batch up.
         """
         with self._transaction() as connection:
             if self._fact(connection, "round") is None:
                 self._pad(connection, round_, padding)
+                self._leave_out(connection)
                 self._note(connection, "round", str(round_))
                 waiting = self._keys(connection, *WAITING)
                 self._change(connection, waiting, EditStatus.ENTERED, round=round_, reason="")
         return self.batch()
+
+    def _leave_out(self, connection: sa.Connection) -> None:
+        waiting = self._select(connection, having(WAITING))
+        for key, later in overtaken((each.line, each.edit) for each in waiting).items():
+            self._withdraw(connection, [key], Cause.LATER, f'your later edit "{later.id}" of the same fact is made')
 
     def settle(self, outcome: Outcome) -> None:
         """Notes how the round ended: its edits are merged, or wait again with the reason.
@@ -141,8 +149,9 @@ class ClientState(Ledger):
         self._note(connection, "round", None)
 
     def _keys(self, connection: sa.Connection, *statuses: EditStatus) -> list[str]:
-        of = schema.edits.c.status.in_([each.value for each in statuses])
-        return list(connection.scalars(sa.select(schema.edits.c.key).where(of).order_by(schema.edits.c.seq)))
+        return list(
+            connection.scalars(sa.select(schema.edits.c.key).where(having(statuses)).order_by(schema.edits.c.seq))
+        )
 
     def _back(self, connection: sa.Connection, keys: Sequence[str], reason: str | None = None) -> None:
         """Edits wait as they did before they entered; reason: why they do so again, None: the one from before."""
@@ -161,15 +170,12 @@ class ClientState(Ledger):
 
     def _supersede(self, connection: sa.Connection, outcome: Outcome) -> None:
         """Withdraws merged edits of ours that say otherwise than those of the round, before these are merged."""
-        new = {about(each.edit): each for each in self._select(connection, self._of(EditStatus.ENTERED))}
-        for old in self._select(connection, self._of(*REPLACED)):
+        new = {about(each.edit): each for each in self._select(connection, having([EditStatus.ENTERED]))}
+        for old in self._select(connection, having(REPLACED)):
             later = new.get(about(old.edit))
             if later is not None and contradicts(later.edit, old.edit):
                 reason = f'your later edit "{later.edit.id}" of the same fact was merged in round {outcome.round}'
                 self._withdraw(connection, [old.key], Cause.LATER, reason)
-
-    def _of(self, *statuses: EditStatus) -> sa.ColumnElement[bool]:
-        return schema.edits.c.status.in_([each.value for each in statuses])
 
     def rounds(self) -> list[RoundEntry]:
         """The rounds that this client was in, oldest first."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collabedit.client.ledger import about
+from collabedit.client.contradictions import about
 from collabedit.client.padding import pads, read_padding
 from collabedit.common.edits import Edit
 from collabedit.common.errors import BadEditsError
