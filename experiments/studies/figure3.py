@@ -40,8 +40,8 @@ the residual R before it: R − R Kᵀ(C + K Kᵀ)⁻¹K.
 
 Where its premises hold, it holds: `one layer` edits the last of the layers alone, with the bare prompt as the only
 context template, by the same merge of the same parties. K is then the same in every round, and eq. 6, applied to the
-first residual again and again, says every later one. It also says that the fall slows to a
-constant pace: what is left lies ever more in the directions in which C outweighs the keys most.
+first residual again and again, says every later one. It also says that the fall slows to a constant pace: what is left
+lies ever more in the directions in which C outweighs the keys most.
 
 In MEMIT's setting, all layers and all templates, eq. 6 is held against the last layer's step of each round: `measured`
 is the share of the norm that the step left, `eq. 6` the share that it should have. The two differ where K, the mean

@@ -26,8 +26,8 @@ methods lie to each other, not the figures with the paper's.
 
 Scores are fractions of 1. In brackets: 95 % intervals by the bootstrap over records, Score resampled jointly; they say
 how much other edits of the same kind might differ, and methods share the same edits. A dash is a figure that is not
-there. Times are seconds by the clock, of one CPU thread, beside whatever else the machine ran: upper
-bounds. What they took of the processor stands beside them where it was kept."""
+there. Times are seconds by the clock, of one CPU thread, beside whatever else the machine ran: upper bounds. What they
+took of the processor stands beside them where it was kept."""
 
 
 @dataclass(frozen=True)
