@@ -11,6 +11,7 @@ from collabedit.client.metrics import EditScore
 from collabedit.client.report import by_round, means, published_line, verdict
 from collabedit.client.retention import Retention, judged, sample
 from collabedit.client.screening import SAMPLE, answered, bare, calibrate, known
+from collabedit.common.edits import Edit
 
 
 class LookingBack:
@@ -30,13 +31,13 @@ class LookingBack:
         """
         state = self._tools.state
         entries = state.unscreened(version)
-        scores = self._tools.score(
-            [bare(each.edit) for each in entries], "looking for edits that are already known"
-        ).edits
-        found = {each.key: one for each, one in zip(entries, scores, strict=True)}
+        found = self._scored(entries, "looking for edits that are already known")
         written = {each.key for each in entries if each.written_elsewhere and answered(found[each.key])}
-        residuals = self._residuals([each for each in entries if each.key not in written], found)
+        candidates = [each for each in entries if each.key not in written and answered(found[each.key])]
+        if candidates:
+            self._note_held(version)
         threshold = calibrate(*state.residual_history())
+        residuals = self._residuals(candidates)
         holds = {key for key, residual in residuals.items() if known(found[key], residual, threshold)}
         said = dict.fromkeys(holds, f"version {version} holds it already")
         said |= dict.fromkeys(written, f"another party has written it: version {version} holds it")
@@ -44,11 +45,27 @@ class LookingBack:
         if said:
             self._course.told.append(f"{len(said)} of {len(entries)} edits are already known")
 
-    def _residuals(self, entries: Sequence[LedgerEntry], found: dict[str, EditScore]) -> dict[str, float]:
-        """Of the edits that the model answers, by key."""
-        candidates = [each for each in entries if answered(found[each.key])]
-        values = self._tools.workshop.probe([each.edit for each in candidates])
-        return {each.key: value for each, value in zip(candidates, values, strict=True)}
+    def _scored(self, entries: Sequence[LedgerEntry], what: str) -> dict[str, EditScore]:
+        """How each does on its own prompt, by key."""
+        scores = self._tools.score([bare(each.edit) for each in entries], what).edits
+        return dict(zip(keys_of(entries), scores, strict=True))
+
+    def _note_held(self, version: int) -> None:
+        """Measures on these weights what residuals a few of our merged edits have, as far as they are answered."""
+        held = [each for each in self._tools.state.held() if each.status is EditStatus.VERIFIED]
+        chosen = sample(keys_of(held), version, SAMPLE)
+        entries = [each for each in held if each.key in chosen]
+        found = self._scored(entries, "looking at edits that were merged")
+        right = [each for each in entries if answered(found[each.key])]
+        self._tools.state.record_residuals("held", self._residuals(right))
+
+    def _residuals(self, entries: Sequence[LedgerEntry]) -> dict[str, float]:
+        """‖z − h‖ on these weights, by key."""
+        if not entries:
+            return {}
+        with self._tools.voice.progress(f"searching for {len(entries)} targets, to see what is known") as progress:
+            values = self._tools.workshop.probe(edits_of(entries), progress)
+        return dict(zip(keys_of(entries), values, strict=True))
 
     # ------------------------------------------------------------------------------------------------ after a round
 
@@ -56,40 +73,25 @@ class LookingBack:
         """Scores what was just merged, and a sample of what was merged before."""
         tools = self._tools
         for round_, entries in by_round(tools.state.unscored()).items():
-            scores = self._tools.score([each.edit for each in entries], f"round {round_}: scoring")
-            found = {each.key: verdict(one) for each, one in zip(entries, scores.edits, strict=True)}
+            scores = tools.score(edits_of(entries), f"round {round_}: scoring")
+            found = dict(zip(keys_of(entries), map(verdict, scores.edits), strict=True))
             tools.state.record_scores(found, {round_: means(scores)})
             merged_in = entries[0].version if entries[0].version is not None else version
             self._course.told.append(published_line(round_, merged_in, len(entries), scores))
         self._retain(version)
 
     def _retain(self, version: int) -> None:
-        """Measures what the version has kept of earlier rounds, and what residuals the edits of the last one have."""
+        """Measures what the version has kept of earlier rounds."""
         tools, state = self._tools, self._tools.state
-        held = state.held()
-        self._note_residuals([each for each in held if each.version == version], version)
-        earlier = [each for each in held if each.version is not None and each.version < version]
-        chosen = sample((each.key for each in earlier), version, tools.retention_sample)
+        earlier = [each for each in state.held() if each.version is not None and each.version < version]
+        chosen = sample(keys_of(earlier), version, tools.retention_sample)
         entries = [each for each in earlier if each.key in chosen]
-        scores = (
-            self._tools.score([each.edit for each in entries], "scoring edits of earlier rounds").edits
-            if entries
-            else ()
-        )
-        found = judged({each.key: verdict(one) for each, one in zip(entries, scores, strict=True)})
+        scores = tools.score(edits_of(entries), "scoring edits of earlier rounds").edits
+        found = judged(dict(zip(keys_of(entries), map(verdict, scores), strict=True)))
         new = [each for each in entries if each.key in found.forgotten and each.status is EditStatus.VERIFIED]
         state.record_retention(version, found.held, found.forgotten, resubmit=tools.forgotten == "resubmit")
         if new:
             self._course.told.append(forgotten_line(version, found, len(new)))
-
-    def _note_residuals(self, entries: Sequence[LedgerEntry], version: int) -> None:
-        """Those of a few edits that were merged and are answered tell what a residual is like that the model holds."""
-        if not self._tools.skip_known:
-            return
-        right = {each.key: each for each in entries if each.scores is not None and each.scores["correct"] == 1.0}
-        chosen = sorted(sample(right, version, SAMPLE))
-        values = self._tools.workshop.probe([right[key].edit for key in chosen])
-        self._tools.state.record_residuals("held", dict(zip(chosen, values, strict=True)))
 
     def report(self, round_: int) -> None:
         """Tells the server how our merged edits do: rates, and blinded names of those that failed where it asks so."""
@@ -99,6 +101,16 @@ class LookingBack:
         retained = tools.state.retained(version) or (0, 0)
         tools.news.give(tools.federation.report(round_, version, retained, failed, tools.key_check))
         tools.state.note_reported(round_)
+
+
+def keys_of(entries: Sequence[LedgerEntry]) -> list[str]:
+    """What the edits of ledger entries say, as digests."""
+    return [each.key for each in entries]
+
+
+def edits_of(entries: Sequence[LedgerEntry]) -> list[Edit]:
+    """The edits of ledger entries themselves."""
+    return [each.edit for each in entries]
 
 
 def measured(score: EditScore, residual: float | None) -> dict[str, Any]:

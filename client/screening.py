@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LEAST: Final = 4  # residuals of either kind; with fewer there is no history to speak of
 NEWEST: Final = 256  # residuals of either kind that count: the model, and with it its residuals, moves on
 STRAY: Final = 0.05  # share of the fresh edits that may lie below the threshold, and of the held ones above it
-SAMPLE: Final = 8  # held edits whose residual is measured after a merge
+SAMPLE: Final = 8  # held edits whose residual is measured on a version where one is needed
 
 
 def calibrate(fresh: Sequence[float], held: Sequence[float]) -> float:

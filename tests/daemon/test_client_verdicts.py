@@ -49,7 +49,7 @@ class FakeModel:
 
     def score(self, _: object, edits: Sequence[Edit], **__: object) -> Scores:
         """As the client's metrics, in one pass."""
-        self.asked.append(len(edits))
+        self.asked += [len(edits)] if edits else []
         each = tuple(self._scored(edit) for edit in edits)
         none = Kinds(None, None, None)
         return Scores("counterfact", none, none, none, each)
@@ -58,7 +58,7 @@ class FakeModel:
         right = Kinds(float(edit.key in self.holds), None, None)
         return EditScore(edit.id, right, right, right, 0.5)
 
-    def probe(self, edits: Sequence[Edit]) -> list[float]:
+    def probe(self, edits: Sequence[Edit], _: object = None) -> list[float]:
         """As the workshop's."""
         return [self.residual.get(edit.key, 9.0) for edit in edits]
 
@@ -304,6 +304,26 @@ def test_the_federations_own_history_says_what_a_small_residual_is(party) -> Non
     one.model.residual = {near.key: 2.0, far.key: 3.0}
     one.go_on()
     assert one.statuses()[:2] == [EditStatus.KNOWN, EditStatus.ENTERED]
+
+
+def test_residuals_of_merged_edits_are_measured_where_they_are_needed(party, tools) -> None:
+    """No search goes before a round whose edits are all new; where some are answered a sample of ours is looked at."""
+    one = party(detection="off")
+    one.go_on()
+    one.state.record_residuals("fresh", {edit.key: 4.0 for edit in one.edits})
+    one.model.holds = {edit.key for edit in one.edits}
+    one.model.residual = {edit.key: 1.0 for edit in one.edits}
+    one.merge(1)
+    one.go_on()
+    assert one.state.residual_history()[1] == []
+    more = tools.facts(10, 6)
+    one.state.take_in(Parsed((*one.edits, *more), tuple(range(1, 13)), ()))
+    one.model.holds |= {more[0].key, more[1].key}
+    one.model.residual |= {more[0].key: 2.0, more[1].key: 3.0}
+    one.go_on()
+    assert one.state.residual_history()[1] == 6 * [1.0]
+    known, again = one.state.entries([edit.key for edit in more[:2]])
+    assert (known.status, again.status) == (EditStatus.KNOWN, EditStatus.ENTERED)
 
 
 def test_what_another_party_wrote_is_known_once_it_is_answered(party) -> None:
