@@ -43,7 +43,7 @@ NEXT: Final[Mapping[EditStatus, frozenset[EditStatus]]] = {
     EditStatus.FORGOTTEN: _CONTESTED | {EditStatus.VERIFIED, EditStatus.RESUBMITTED},
     EditStatus.RESUBMITTED: _CONTESTED | {EditStatus.PENDING, EditStatus.ENTERED, EditStatus.KNOWN},
     EditStatus.IN_CONFLICT: WAITING | {EditStatus.WITHDRAWN},
-    EditStatus.WITHDRAWN: WAITING,
+    EditStatus.WITHDRAWN: WAITING | {EditStatus.WITHDRAWN},  # for another cause
 }
 
 

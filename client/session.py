@@ -60,7 +60,7 @@ def _take_part(
     """Everything from the first call on."""
     settings = _until_there(config, voice, lambda: federation.settings(patience=0))
     state.demand(settings.federation)
-    key = _federation_key(config, settings)
+    key = claims_key(config, settings)
     if not config.skip_known:
         state.reopen_known()
     model = _model_folder(config, settings, voice)
@@ -71,7 +71,7 @@ def _take_part(
         covariance = _until_there(config, voice, lambda: _fetch_covariance(federation, settings, config.folder, voice))
     from collabedit.client.crew import Crew
 
-    crew = Crew(config, settings, config.folder, state, federation, voice)
+    crew = Crew(config, settings, config.folder, state, federation, voice, key, padding)
     with crew.working(model, covariance, first) as daemon:
         try:
             return daemon.run()
@@ -129,25 +129,24 @@ def _model_folder(config: ClientConfig, settings: FederationSettings, voice: Voi
     return folder
 
 
-def _federation_key(config: ClientConfig, settings: FederationSettings) -> FederationKey | None:
+def claims_key(config: ClientConfig, settings: FederationSettings) -> FederationKey | None:
     """The key that claims are blinded under; None where the federation compares none.
 
     Raises IdentityError where it is missing, MismatchError for the key of another federation.
     """
     if settings.detection == "off":
         return None
-    held = load_key(config.federation_key or config.folder.path)
+    file = key_file(config.federation_key or config.folder.path)
+    held = load_key(file)
     if held is None:
         raise IdentityError(
-            f"{key_file(config.federation_key or config.folder.path)}: no federation key; this federation looks for"
-            f" edits that meet ({settings.detection}) by names that are blinded under one",
+            f"{file}: no federation key, under which this federation ({settings.detection}) compares edits",
             mend=GET_ONE,
         )
     if held.federation and held.federation != settings.federation:
         raise MismatchError(
-            f"{key_file(config.federation_key or config.folder.path)}: the key of the federation {held.federation}, not"
-            f" of {settings.federation}",
-            mend=f"give this federation's with --federation-key; {GET_ONE}",
+            f"{file}: the key of the federation {held.federation}, not of {settings.federation}",
+            mend="give this federation's with --federation-key",
         )
     return held.key
 

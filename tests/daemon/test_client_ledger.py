@@ -169,6 +169,17 @@ def test_no_verdict_brings_back_what_its_owner_withdrew(state: ClientState) -> N
     assert statuses(state) == {"Anna": S.WITHDRAWN}
 
 
+def test_a_decision_for_an_edit_whose_line_went_leaves_it_to_its_owner(state: ClientState) -> None:
+    """What yielded and is to be kept after all, but has no line any more, waits until its line comes back."""
+    state.take_in(parsed("Anna"))
+    heed(state, "Anna", VerdictKind.YIELD)
+    state.take_in(parsed())
+    heed(state, "Anna", VerdictKind.KEEP, number=2)
+    assert statuses(state) == {"Anna": S.WITHDRAWN}
+    state.take_in(parsed("Anna"))
+    assert statuses(state) == {"Anna": S.PENDING}
+
+
 def test_a_resubmitted_edit_that_was_left_out_is_still_one(state: ClientState) -> None:
     """A round that came to nothing lets an edit wait as it did before it, with the reason of the new round."""
     state.take_in(parsed("Anna"))
