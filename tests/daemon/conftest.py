@@ -233,6 +233,12 @@ def host(tmp_path: Path, model: Path) -> Iterator[Host]:
     made.close()
 
 
+@pytest.fixture(scope="session")
+def host_of() -> type[Host]:
+    """A host for a fixture that lasts longer than one test; whoever makes one closes it."""
+    return Host
+
+
 class RecordingProxy:
     """Passes TCP connections on to `target` and keeps every byte that goes there."""
 
