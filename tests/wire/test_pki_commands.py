@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from collabedit.cli.pki import pki as command
+from collabedit.cli.remote import RemoteOptions, sees_all
 from collabedit.client.connection import connect
 from collabedit.common.credentials import Credentials
 from collabedit.common.errors import ExitCode, IdentityError, StateError, UsageError
@@ -68,6 +69,14 @@ def test_revoke_takes_a_name_or_a_number(federation: Any) -> None:
     for words in ([], ["bob", "--serial", 12]):
         with pytest.raises(UsageError):
             run("revoke", *words, "--state", state)
+
+
+@pytest.mark.parametrize(("role", "all_of_it"), [("client", False), ("observer", True), ("admin", True)])
+def test_who_is_shown_all(role: str, all_of_it: bool, federation: Any, tmp_path: Path) -> None:
+    """A command asks for what clients are refused only where the certificate says that it is none."""
+    federation.credentials(role=role).save(tmp_path / "credentials")
+    assert sees_all(RemoteOptions(state=tmp_path)) == all_of_it
+    assert sees_all(RemoteOptions(insecure=True))
 
 
 def test_show_without_credentials(tmp_path: Path) -> None:
