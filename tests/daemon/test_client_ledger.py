@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import tempfile
 from itertools import pairwise
@@ -395,3 +396,11 @@ def test_any_sequence_of_events_leaves_a_lawful_ledger() -> None:
             max_examples=20, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
+
+
+def test_the_page_about_the_ledger_has_the_tables_steps() -> None:
+    """The diagram and the list of states in the documentation are those of the code."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "ledger.md").read_text(encoding="utf-8")
+    steps = {(S[one], S[other]) for one, other in re.findall(r"^    ([A-Z_]+) --> ([A-Z_]+)$", page, re.M)}
+    assert steps == {(one, other) for one in S for other in NEXT[one]}
+    assert re.findall(r"^\| `([a-z-]+)` \| (?:waits|is|was|held|stands)", page, re.M) == [each.value for each in S]
