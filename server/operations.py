@@ -181,7 +181,7 @@ class OperationsService(rpc.OperationsServicer):
     async def DecideConflict(self, request: pb.DecideConflictRequest, context: Any) -> pb.ListConflictsReply:  # noqa: N802
         """One party's edit of a slot is kept, and the others' are withdrawn."""
         found = await self._coordinator.decide(check_slot(request.slot), request.keep)
-        LOG.info("conflict decided", slot=found.slot.hex(), keep=request.keep, by=caller(context).client_id)
+        await self._note(caller(context), "decide", f"slot {found.slot.hex()} keep {request.keep}")
         return pb.ListConflictsReply(conflicts=[conflict_message(found)])
 
     @answers
@@ -189,8 +189,12 @@ class OperationsService(rpc.OperationsServicer):
         """Another federation key counts from now on."""
         check = check_key_check(request.key_check)
         await asyncio.to_thread(partial(self._store.pin_key_check, check, replace=True))
-        LOG.info("federation key announced", check=check, by=caller(context).client_id)
+        await self._note(caller(context), "announce key", check)
         return pb.SetKeyCheckReply(key_check=check)
+
+    async def _note(self, who: Caller, what: str, object_: str) -> None:
+        LOG.info(what, object=object_, by=who.client_id)
+        await asyncio.to_thread(self._store.note, [entry(time.time(), who.client_id, who.role, what, object_)])
 
     @answers
     async def GetRetention(self, request: pb.GetRetentionRequest, context: Any) -> pb.GetRetentionReply:  # noqa: N802

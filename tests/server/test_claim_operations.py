@@ -141,6 +141,8 @@ def test_a_key_that_was_announced_counts(contradicted) -> None:
         assert asked(server, "pki", "federation-key", "announce", NEXT.check) == {"check": NEXT.check}
     enter(bob, [claim("Bo", "Rome", NEXT)], NEXT)
     assert_refused(alice, KEY)
+    noted = [row["object"] for row in asked(server, "audit", "list")["rows"] if row["what"] == "announce key"]
+    assert noted == [NEXT.check] * 2
     with pytest.raises(CollabEditError, match="check"):
         asked(server, "pki", "federation-key", "announce", "2:abc")
 
