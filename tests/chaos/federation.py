@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from collabedit.client import transfer
 from collabedit.client.connection import connect
 from collabedit.client.federation import Federation
-from collabedit.client.snapshot import Membership, Phase, Snapshot
+from collabedit.client.snapshot import Membership, Phase, Snapshot, Verdict
+from collabedit.common.blinding import Claim
 from collabedit.common.contribution import Metadata
 from collabedit.common.contribution_file import write_contribution
 from collabedit.common.errors import RoundError
@@ -32,6 +33,7 @@ DOOMED: Final = Path(__file__).with_name("doomed.py")
 MODEL: Final = "atlas"
 EDITS: Final = 600  # so that an upload is three chunks
 WIDE: Final = 2048
+CHECK: Final = "1:" + "ab" * 16  # of a federation key; the server does not see more of one
 PATIENCE: Final = 240.0  # seconds; a busy machine takes its time to start a server
 
 
@@ -107,7 +109,9 @@ class Server:
 class Light:
     """A party with random edits that depend on its name, the layer and the round alone: no model, no search.
 
-    folder: where its uploads lie, links to those that were made before, in `store`.
+    folder: where its uploads lie, links to those that were made before, in `store`. claims: about its edits. place: how
+    many are to be in a round before it enters, so that the order is the same each time. verdicts: what it was told of
+    its claims.
     """
 
     name: str
@@ -116,6 +120,9 @@ class Light:
     store: Path
     model: str = MODEL
     edits: int = EDITS
+    claims: tuple[Claim, ...] = ()
+    place: int = 0
+    verdicts: list[Verdict] = field(default_factory=list)
 
     def play(self, server: str, version: int) -> list[tuple[str, str, tuple[str, ...]]]:
         """Takes part in rounds until `version` is published; returns what its layers are: (weight, digest, sums).
@@ -125,23 +132,32 @@ class Light:
         with connect(server, self.state / "credentials") as connection:
             rounds, model = Federation(connection, patience=PATIENCE), find_model(self.model)
             settings = rounds.settings(patience=PATIENCE)
-            now = rounds.join(settings.model_fingerprint, settings.covariance_fingerprint, settings.federation)
+            fingerprints = (settings.model_fingerprint, settings.covariance_fingerprint, settings.federation)
+            now = rounds.join(*fingerprints, self._check)
             while now.latest_version < version:
                 try:
                     now = self._step(rounds, now, settings.model_dump(), model)
                 except RoundError:
                     now = rounds.now()
+            self.verdicts = rounds.verdicts(0)
             return [(each.weight, each.digest, each.kkt_digests) for each in rounds.version(version).layers]
 
     def _step(self, rounds: Federation, now: Snapshot, settings: dict[str, object], model: ModelFolder) -> Snapshot:
         if now.phase in (Phase.OPEN, Phase.COLLECTING):
-            if now.member is Membership.ABSENT and now.layer == 0:
-                return rounds.enter(now.round, now.base_version, self.edits)
-            if now.member is Membership.ENTERED:
+            if now.member is Membership.ABSENT and now.layer == 0 and now.members >= self.place:
+                if settings["detection"] == "on-failure" and now.base_version:
+                    rounds.report(now.round, now.base_version, (10, 9), self.claims, self._check)
+                claims = self.claims if settings["detection"] == "pre-merge" else ()
+                return rounds.enter(now.round, now.base_version, self.edits, claims, self._check)
+            if now.member is Membership.ENTERED and now.settled:
                 file = self._contribution(now, settings, model)
                 digest = transfer.upload(rounds.connection, file, patience=PATIENCE)
                 return rounds.contribute(now.round, now.attempt, now.layer, digest)
         return rounds.connection.patiently(lambda: rounds.await_change(now.revision, 5), patience=PATIENCE)
+
+    @property
+    def _check(self) -> str:
+        return CHECK if self.claims else ""
 
     def _contribution(self, now: Snapshot, settings: dict[str, object], model: ModelFolder) -> Path:
         """The upload of a layer: made once, linked from then on."""

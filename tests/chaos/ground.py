@@ -14,19 +14,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from federation import EDITS, MODEL, WIDE, Light, Server, copied, doomed, make_wide_model, sent_bytes, transitions
 
 from collabedit.client import transfer
+from collabedit.common.blinding import Claim
 from collabedit.common.model_folder import find_model
 from collabedit.experiments.bundled import party_files, party_lines
 
 MOST_SENT_AGAIN: Final = 16 << 20
 FLAGS: Final = ("--quorum", "2", "--entry-window", "0", "--liveness", "600")
 LIGHTS: Final = ("arosa", "bern")
+DETECTION: Final = {"claims": "pre-merge", "reports": "on-failure"}  # of federations whose parties' edits meet
+MEETING: Final = {
+    "arosa": (Claim(b"s" * 32, b"x" * 32), Claim(b"t" * 32, b"z" * 32)),
+    "bern": (Claim(b"s" * 32, b"y" * 32), Claim(b"t" * 32, b"z" * 32)),
+}
 REAL: Final = "chur"
 REAL_EDITS: Final = 8
 LIMIT: Final = 240.0  # seconds that a process or a round may take before it counts as hung
@@ -113,6 +119,11 @@ def enrolled(state: Path, folder: Path, *names: str) -> None:
         collab(*command, "--name", name, "--state", str(folder / name))
 
 
+def flags_of(kind: str) -> tuple[str, ...]:
+    """A server's flags."""
+    return (*FLAGS, "--detection", DETECTION[kind]) if kind in DETECTION else FLAGS
+
+
 class Ground:
     """Where kills happen: the states that federations are put back to, and what comes of them undisturbed."""
 
@@ -130,6 +141,9 @@ class Ground:
         self._found("atlas", MODEL, (*LIGHTS, REAL))
         if "bulk" in sides:
             self._found("wide", str(make_wide_model(self.template / "wide-model")), LIGHTS)
+        for kind in DETECTION:
+            if kind in sides:
+                self._found(kind, MODEL, LIGHTS)
         edits = party_lines(party_files(find_model(MODEL), 3)[0], REAL_EDITS)
         (self.template / "mine.jsonl").write_text("".join(edits))
 
@@ -137,23 +151,29 @@ class Ground:
         home = self.template / kind
         (home / "uploads").mkdir(parents=True)
         (home / "files").mkdir()
-        with Server(home / "founded", home / "founding.trace", FLAGS, model).start() as server:
+        with Server(home / "founded", home / "founding.trace", flags_of(kind), model).start() as server:
             until(lambda: server.listens, "the server's start")
             enrolled(server.state, home, *names)
             server.stop()
             copied(server.state, home / "enrolled")
-            if kind == "atlas":
-                self._played(server.start(), home / "files", 1)
+            if kind in ("atlas", "reports"):
+                self._played(server.start(), home / "files", 1, kind)
         copied(server.state, home / "played")
 
-    def lights(self, folder: Path, model: str, names: Sequence[str] = LIGHTS) -> list[Light]:
+    def lights(self, folder: Path, model: str, names: Sequence[str] = LIGHTS, kind: str = "atlas") -> list[Light]:
         """Light parties with the template's credentials, whose files lie in `folder`."""
-        home, edits = self.template / ("atlas" if model == MODEL else "wide"), EDITS if model == MODEL else WIDE
-        return [Light(name, home / name, folder, home / "uploads", model, edits) for name in names]
+        home, edits = self.template / kind, EDITS if kind != "wide" else WIDE
+        parties = [Light(name, home / name, folder, home / "uploads", model, edits) for name in names]
+        if kind in DETECTION:
+            return [replace(each, claims=MEETING[each.name], place=place) for place, each in enumerate(parties)]
+        return parties
 
-    def _played(self, server: Server, folder: Path, version: int) -> Layers:
-        """Light parties play until a version is published; a server that dies is started again."""
-        parties = self.lights(folder, server.model)
+    def _played(self, server: Server, folder: Path, version: int, kind: str) -> Layers:
+        """Light parties play until a version is published; a server that dies is started again.
+
+        Returns its layers, and what the parties were told of their claims.
+        """
+        parties = self.lights(folder, server.model, kind=kind)
         with ThreadPoolExecutor(len(parties)) as pool, server:  # without a server they give up, and the pool can end
             playing = [pool.submit(each.play, server.address, version) for each in parties]
 
@@ -165,21 +185,35 @@ class Ground:
             until(over, f"version {version}")
             ends = [each.result() for each in playing if each.done()]
         assert all(each == ends[0] for each in ends)
-        return ends[0]
+        told = [
+            (each.name, f"{said.number} {said.kind.name}", (repr(said.claim),))
+            for each in parties
+            for said in each.verdicts
+        ]
+        return [*ends[0], *told]
 
     # ------------------------------------------------------------------------------------------------ the sides
 
     def server(self, folder: Path, point: str) -> Outcome:
         """The second round, the server killed."""
-        return self._round(folder, point, self.template / "atlas" / "played", MODEL, 2)
+        return self._round(folder, point, "atlas", MODEL, 2)
+
+    def claims(self, folder: Path, point: str) -> Outcome:
+        """A round whose parties' claims meet before it merges, the server killed."""
+        return self._round(folder, point, "claims", MODEL, 1)
+
+    def reports(self, folder: Path, point: str) -> Outcome:
+        """The second round, to which the parties report that edits failed which meet, the server killed."""
+        return self._round(folder, point, "reports", MODEL, 2)
 
     def bulk(self, folder: Path, point: str) -> Outcome:
         """A round of large uploads, the server killed."""
-        return self._round(folder, point, self.template / "wide" / "enrolled", str(self.template / "wide-model"), 1)
+        return self._round(folder, point, "wide", str(self.template / "wide-model"), 1)
 
-    def _round(self, folder: Path, point: str, state: Path, model: str, version: int) -> Outcome:
-        server = Server(copied(state, folder / "state"), folder / "server.trace", FLAGS, model).start(point)
-        layers = self._played(server, folder, version)
+    def _round(self, folder: Path, point: str, kind: str, model: str, version: int) -> Outcome:
+        state = copied(self.template / kind / ("played" if version > 1 else "enrolled"), folder / "state")
+        server = Server(state, folder / "server.trace", flags_of(kind), model).start(point)
+        layers = self._played(server, folder, version, kind)
         return _killed(server.trace), layers, self.counts.of(folder), server.trace
 
     def found(self, folder: Path, point: str) -> Outcome:

@@ -9,6 +9,8 @@ must end, its weights and sums must have the digests of the round that nothing i
 have been sent again. Transitions are found by tracing that round: a new one is walked without being named here.
 
 *server*: a real server, two light parties with random edits over the real protocol, the second round.
+*claims*, *reports*: the same with parties whose edits meet, found before the merge, or where edits failed after it:
+their verdicts, too, must be those of the round that nothing interrupts.
 *bulk*: the same with a layer so wide that an upload is 20 MiB.
 *found*: a server on an empty folder; then a party enrols.
 *client*: a real `collab-client` with eight edits (search for z, keys, uploads, new weights, scores) and a light party.
@@ -34,7 +36,7 @@ import stamina
 import torch
 from ground import WHEN, Counts, Ground, Kill
 
-SIDES: Final = ("server", "bulk", "found", "client", "enrol", "enrol-server")
+SIDES: Final = ("server", "claims", "reports", "bulk", "found", "client", "enrol", "enrol-server")
 
 
 def planned(ground: Ground, most: dict[str, int], seed: int) -> list[tuple[str, int, str]]:
@@ -73,6 +75,7 @@ def table(kills: Sequence[Kill]) -> str:
 @click.command()
 @click.option("--seed", default=1, show_default=True, help="Draws which transitions, and their order.")
 @click.option("--server", default=10_000, show_default=True, help="Most kills of the server in a round.")
+@click.option("--claims", default=10_000, show_default=True, help="Most kills of the server in rounds with claims.")
 @click.option("--bulk", default=30, show_default=True, help="Most kills of the server in a round of large uploads.")
 @click.option("--found", default=10_000, show_default=True, help="Most kills of a server that founds a federation.")
 @click.option("--client", default=10_000, show_default=True, help="Most kills of a client in a round.")
@@ -84,6 +87,7 @@ def table(kills: Sequence[Kill]) -> str:
 def main(
     seed: int,
     server: int,
+    claims: int,
     bulk: int,
     found: int,
     client: int,
@@ -96,7 +100,10 @@ def main(
     """Kills, and prints what came of it. Exit code 1 where anything is wrong."""
     torch.set_num_threads(1)
     stamina.instrumentation.set_on_retry_hooks([])  # that the server is away is what is wanted here
-    most = {"server": server, "bulk": bulk, "found": found, "client": client, "enrol": enrol, "enrol-server": enrol}
+    most = {
+        "server": server, "claims": claims, "reports": claims, "bulk": bulk, "found": found, "client": client,
+        "enrol": enrol, "enrol-server": enrol,
+    }  # fmt: skip
     sides = [only.split(":")[0]] if only else [side for side in SIDES if most[side]]
     start, kills = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
