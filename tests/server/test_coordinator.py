@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from collabedit.common.blinding import Claim
 from collabedit.common.errors import BadFileError, ContributionError, NotPositiveDefiniteError, StateError
 from collabedit.common.watched import LayerNumbers
 from collabedit.server import coordinator, merge_runs
+from collabedit.server.claims import Kind
 from collabedit.server.clock import Clocks
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.database import migrate, open_engine, sqlite_url
@@ -94,10 +96,11 @@ class World:
     clock: Clock = field(default_factory=Clock)
     wall: Wall = field(default_factory=Wall)
     merges: FakeMerges = field(default_factory=FakeMerges)
+    expects: bool = False
 
     async def start(self, wrapped=lambda store: store) -> Coordinator:
         engine = open_engine(sqlite_url(self.folder / "db"))
-        plan = Plan((("a",), ("b",)), self.quorum)
+        plan = Plan((("a",), ("b",)), self.quorum, expects=self.expects)
         clocks = Clocks(self.wall, self.clock)
         self.it = Coordinator(wrapped(SqlStore(engine)), self.merges, plan, self.policy, clocks=clocks)
         await self.it.start()
@@ -119,6 +122,16 @@ class World:
         round_ = self.it.view().round
         told = digest or f"{client}{round_.attempt}{round_.layer}"
         return await self.it.contribute(client, round_.number, round_.attempt, round_.layer, told)
+
+    async def publish(self, *clients: str) -> None:
+        """The clients enter, in this order, and go through a whole round."""
+        number = self.it.view().round.number
+        await self.enter(*clients)
+        for layer in (0, 1):
+            await self.until(lambda now, layer=layer: now.layer == layer)
+            for client in clients:
+                await self.give(client)
+        await self.next_round(number + 1)
 
     async def until(self, holds) -> None:
         assert await self.it.until(holds, 30)
@@ -979,3 +992,82 @@ def test_a_merge_that_cannot_be_recorded_is_recorded_later(world, monkeypatch):
         assert world.merges.merged == [(1, 0, 0, ("arosa00",))]
 
     play(scenario())
+
+
+HERS, HIS = Claim(b"s" * 32, b"h" * 32), Claim(b"s" * 32, b"m" * 32)
+
+
+def test_who_merged_what_the_weights_hold_is_to_tell_of_it(worlds):
+    """In the order in which they entered, which settles a contradiction; also after a rollback to their round."""
+    world = worlds(expects=True)
+
+    async def scenario():
+        it = await world.start()
+        assert it.view().round.expected == ()
+        await world.publish("chur", "arosa")
+        await world.publish("bern")
+        await it.roll_back(1, 2, "back")
+        assert it.view().round.expected == ("chur", "arosa")
+        await it.report("arosa", 4, 3, 9, 8, (HIS,))
+        await it.stop()
+        it = await world.start()
+        await it.report("chur", 4, 3, 9, 8, (HERS,))
+        told = {each.client: each.kind for each in it.view().round.verdicts}
+        assert told == {"chur": Kind.KEEP, "arosa": Kind.YIELD}
+        assert it.view().verdicts == {"chur": 1, "arosa": 2}
+
+    play(scenario())
+
+
+def test_what_failed_is_compared_in_the_end_without_who_does_not_tell(worlds):
+    """`layer_deadline` after the first report, by the server's own clock; a later report changes nothing of it."""
+    world = worlds(expects=True)
+
+    async def scenario():
+        it = await world.start()
+        await world.publish("arosa", "bern", "chur")
+        await it.report("bern", 2, 1, 9, 8, (HIS,))
+        await it.report("arosa", 2, 1, 9, 8, (HERS,))
+        await world.passes(49)
+        assert it.view().round.verdicts == ()
+        await world.passes(1)
+        assert [each.kind for each in it.view().round.verdicts] == [Kind.KEEP, Kind.YIELD]
+        await it.report("chur", 2, 1, 9, 8, (HIS,))
+        await world.passes(1000)
+        assert len(it.view().round.verdicts) == 2
+
+    play(scenario())
+
+
+def test_what_was_decided_is_read_again_where_the_database_was_away(worlds):
+    """Clients learn of it with the next change; nothing is given twice."""
+    world = worlds(expects=True)
+
+    async def scenario():
+        it = await world.start(Forgetful)
+        await world.publish("arosa", "bern")
+        world.it._store.away = True
+        await it.report("arosa", 2, 1, 9, 8, (HERS,))
+        await it.report("bern", 2, 1, 9, 8, (HIS,))
+        assert (len(it.view().round.verdicts), it.view().verdicts) == (2, {})
+        world.it._store.away = False
+        await world.passes(1)
+        assert it.view().verdicts == {"arosa": 1, "bern": 2}
+
+    play(scenario())
+
+
+class Forgetful:
+    """A store that tells no numbers while its database is `away`."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.store, self.away = store, False
+
+    def __getattr__(self, name: str):
+        return getattr(self.store, name)
+
+    def newest_verdicts(self):
+        """The numbers, unless it is away."""
+        if self.away:
+            raise StateError("the database is away", mend="wait")
+        return self.store.newest_verdicts()

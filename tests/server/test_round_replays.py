@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from collabedit.server.asked import Decision, aborting, contributing, entering, leaving, rolling_back
+from collabedit.server.asked import Decision, aborting, contributing, entering, leaving, reporting, rolling_back
 from collabedit.server.events import Abort, Event, LastLayerMerged, LayerMerged
 from collabedit.server.policy import Policy, Waits, losing, next_event
 from collabedit.server.refusals import CountedRefusal, Refusal, StaleRoundRefusal, StaleVersionRefusal
@@ -74,6 +74,10 @@ class Replays(RuleBasedStateMachine):
     @rule(client=st.sampled_from(CLIENTS))
     def leave(self, client):
         self.asks(client, "leave", leaving(client, self.round.number, "left"))
+
+    @rule(client=st.sampled_from(CLIENTS), held=st.integers(0, 8))
+    def report(self, client, held):
+        self.asks(client, "report", reporting(client, self.round.number, self.version, 8, held, ()))
 
     @rule(client=st.sampled_from(CLIENTS))
     def lose(self, client):

@@ -121,6 +121,7 @@ def test_a_killed_server_does_not_answer_the_check(servers):
         (["--schedule", "one-shot"], "--schedule one-shot: the federation was founded with layer-sync"),
         (["--beta1", "0"], "--beta1 0.0: the federation was founded with 1.0"),
         (["--min-edits", "9"], "--min-edits 9: the federation was founded with 8"),
+        (["--detection", "pre-merge"], "--detection pre-merge: the federation was founded with off"),
         (["--editor", "emmet"], "--editor emmet: the federation was founded with memit"),
         (["--method", "ties"], "--method ties: the federation was founded with collabedit"),
     ],
