@@ -20,7 +20,7 @@ from collabedit.experiments.studies import records
 from collabedit.experiments.studies.continual import Continual, Rounds, flat, packed, pooled
 from collabedit.experiments.studies.field import parties_of
 from collabedit.experiments.studies.measured import figures
-from collabedit.experiments.studies.plots import fractions, legend, lines
+from collabedit.experiments.studies.plots import legend, lines
 from collabedit.experiments.studies.settings import OverlapSettings
 from collabedit.experiments.studies.study import Cell, Place, Study, Work
 from collabedit.experiments.studies.tables import INTERVALS, Row, Table, shown, table_of
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHARES: Final = (0.0, 0.1, 0.2, 0.4)
-ALONE, HANDLED, SKIPPED = "left alone", "handled", "skipped, against re-edited"
-SPARED, PERPLEXITY = "Score spared", "perplexity"
+NONE: Final = "0.00"
+HANDLED, SKIPPED, PERPLEXITY = "handled", "skipped", "perplexity"
+LOST: Final = {"Score lost": "Score", "NS lost": "NS", "NA lost": "NA"}
 
 
 class Overlap(Study[OverlapSettings]):
@@ -39,18 +40,18 @@ class Overlap(Study[OverlapSettings]):
     name: ClassVar[str] = "overlap"
     title: ClassVar[str] = "Overlap: the same edits, from several parties and again"
     text: ClassVar[str] = """\
-Every round brings fresh edits. A share of them is held by further parties too, and comes again, from another party, in
+Every round brings fresh edits. A share of them is held by several parties, and comes again, from another party, in
 every later round. `left alone`, all of that is merged as often as it comes. `handled`, an edit that several parties
 bring to one round is merged once, as their equal blinded names say, and one that comes again is screened as the client
 does it: it is skipped where the model answers with it and the residual of a new search for z is below the threshold
 that fresh and merged edits have shown (all parties' here). Figures are of all edits after the last round, each counted
-once; the perplexity is of text about nobody who was edited. "Score spared" is what the handled edits have more than
-those left alone, paired. Of the edits that the last screening skipped, the last table has what they lack to the same
-edits where they were made again and again."""
+once; the perplexity is of text about nobody who was edited. "Lost" is what edits left alone lack to the handled ones,
+paired. Of the edits that the last screening skipped, the last table has their figures less those of the same edits
+where they were made again and again."""
 
     def keys(self, settings: OverlapSettings) -> Sequence[str]:
-        """`0.00`, `0.10/left alone`, `0.10/handled`, …"""
-        return ["0.00", *(f"{share:.2f}/{way}" for share in SHARES[1:] for way in (ALONE, HANDLED))]
+        """`0.00`, `0.10/handled`, `0.10/left alone, 2 parties`, …"""
+        return [NONE, *(f"{share:.2f}/{way}" for share in SHARES[1:] for way in (HANDLED, *alone(settings)))]
 
     def begin(self, settings: OverlapSettings, place: Place) -> Work:
         """Each cell starts from the unedited model."""
@@ -60,7 +61,8 @@ edits where they were made again and again."""
 
         def work(key: str) -> Cell:
             share, _, way = key.partition("/")
-            run = Run(federation, deal, Chosen.of(deal, float(share), settings), way or HANDLED)
+            copies = alone(settings).get(way, 1)
+            run = Run(federation, Chosen.of(deal, float(share), copies, settings), handled=copies == 1)
             with restored(federation.bench.loaded, federation.bench.weights):
                 for number in range(len(deal)):
                     place.listener.say(f"{key}: round {number + 1} of {len(deal)}")
@@ -70,7 +72,7 @@ edits where they were made again and again."""
                     "scores": packed(score(loaded, flat(deal))),
                     PERPLEXITY: perplexity(loaded, text).value,
                     "merged": run.merged,
-                    "skipped": sorted(run.skipped),
+                    "skipped": run.skipped,
                     "screened": run.screened,
                 }
 
@@ -80,56 +82,66 @@ edits where they were made again and again."""
         """One for each share and way, and one for the skipped edits of each share."""
         rows: list[Row] = []
         for share in SHARES:
-            alone, handled = (cells.get(f"{share:.2f}/{way}", cells["0.00"]) for way in (ALONE, HANDLED))
-            spared = differences(pooled([handled["scores"]]), pooled([alone["scores"]]), seed=settings.seed)["Score"]
-            for way, cell in ((ALONE, alone), (HANDLED, handled)):
-                own = figures(pooled([cell["scores"]]), settings.seed)
-                row = {"method": way, "overlap": share, "merged": cell["merged"], **own, PERPLEXITY: cell[PERPLEXITY]}
+            for way in (HANDLED, *alone(settings)):
+                handled, cell = (cells.get(f"{share:.2f}/{each}", cells[NONE]) for each in (HANDLED, way))
+                scores = pooled([cell["scores"]])
+                row = {"method": way, "overlap": share, "merged": cell["merged"], **figures(scores, settings.seed)}
+                row[PERPLEXITY] = cell[PERPLEXITY]
                 if way == HANDLED:
-                    row |= {SPARED: spared.value, "skipped": len(cell["skipped"]), "screened": cell["screened"]}
-                    row[INTERVALS] = {**own[INTERVALS], SPARED: [spared.low, spared.high]}
+                    row |= {"skipped": len(cell["skipped"]), "screened": cell["screened"]}
+                else:
+                    apart = differences(pooled([handled["scores"]]), scores, seed=settings.seed)
+                    lost = {name: apart[of] for name, of in LOST.items() if of in row}
+                    row |= {name: each.value for name, each in lost.items()}
+                    row[INTERVALS] |= {name: [each.low, each.high] for name, each in lost.items()}
                 rows.append(row)
         return [*rows, *(each for share in SHARES[1:] for each in _skipped(share, settings, cells))]
 
     def tables(self, settings: OverlapSettings, rows: Sequence[Row]) -> list[Table]:
-        """Both ways; and what skipping costs."""
-        skipped = [row for row in rows if row["method"] == SKIPPED]
-        tables = [table_of([row for row in rows if row["method"] != SKIPPED])]
+        """All ways; and what skipping costs."""
+        skipped = [row for row in rows if "less" in row]
+        tables = [table_of([row for row in rows if "less" not in row])]
         return [*tables, table_of(skipped, title="Skipped, less re-edited")] if skipped else tables
 
     def notes(self, settings: OverlapSettings, rows: Sequence[Row]) -> Sequence[str]:
-        """What the greatest overlap costs, and what skipping does."""
-        last = next(row for row in rows if row["method"] == HANDLED and row["overlap"] == SHARES[-1])
-        alone = next(row for row in rows if row["method"] == ALONE and row["overlap"] == SHARES[-1])
-        low, high = last[INTERVALS][SPARED]
+        """What the greatest overlap costs."""
+        handled, *_, worst = (row for row in rows if row["overlap"] == SHARES[-1] and "less" not in row)
+        lost = " and ".join(
+            f"{worst[name]:.3f} [{', '.join(shown(each) for each in worst[INTERVALS][name])}] of {of}"
+            for name, of in LOST.items()
+            if name in worst
+        )
         edits = settings.rounds * settings.parties * settings.edits_per_party
         return (
             f"{edits:,} edits in {settings.rounds} rounds of {settings.parties} parties. At an overlap of"
-            f" {SHARES[-1]:.0%}, held by {settings.copies} parties, {alone['merged']:,} edits are merged where they"
-            f" are left alone and {last['merged']:,} where they are handled: Score spared {shown(last[SPARED])}"
-            f" [{shown(low)}, {shown(high)}], perplexity {shown(last[PERPLEXITY])} against"
-            f" {shown(alone[PERPLEXITY])}.",
+            f" {SHARES[-1]:.0%}, {handled['merged']:,} edits are merged where they are handled, and {worst['merged']:,}"
+            f" where what {settings.copies} parties hold is left alone; that costs {lost}, and the perplexity is"
+            f" {shown(worst[PERPLEXITY])} against {shown(handled[PERPLEXITY])}.",
         )
 
     def draw(self, settings: OverlapSettings, rows: Sequence[Row], figure: Figure) -> None:
-        """Score, NS, perplexity; and what the skipped edits lack."""
+        """What is lost of Score and of neighbours, perplexity, and what skipping changes."""
         figure.set_size_inches(14.0, 4.1)
         panels = figure.subplots(1, 4)
-        ways = [row for row in rows if row["method"] != SKIPPED]
-        guarded = "NS" if "NS" in ways[0] else "NA"
-        for axes, kind in zip(panels, ("Score", guarded, PERPLEXITY), strict=False):
+        ways = [row for row in rows if "less" not in row]
+        kinds = [kind for kind in LOST if any(kind in row for row in ways)]
+        for axes, kind in zip(panels, (*kinds, PERPLEXITY), strict=False):
             lines(axes, ways, "overlap", kind)
-            if kind != PERPLEXITY:
-                fractions(axes)
-            axes.set_title(kind, fontsize=11)
-        lines(panels[3], [row for row in rows if row["method"] == SKIPPED], "overlap", "Score")
-        panels[3].axhline(0, color="#999999", linewidth=0.8)
+            axes.set_title(kind if kind == PERPLEXITY else f"{kind}, beside handled", fontsize=11)
+        lines(panels[3], [{**row, "method": row["less"]} for row in rows if "less" in row], "overlap", "Score")
         panels[3].set_title("Score of skipped edits, less re-edited", fontsize=11)
         for axes in panels:
             axes.set_xticks(SHARES, [f"{share:.0%}" for share in SHARES])
             axes.set_xlabel("overlap")
             axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        legend(figure, panels[0])
+        for axes in (*panels[:-2], panels[-1]):
+            axes.axhline(0, color="#999999", linewidth=0.8)
+        legend(figure, panels[len(kinds)])
+
+
+def alone(settings: OverlapSettings) -> dict[str, int]:
+    """The ways that leave overlap alone, and how many parties hold what overlaps: two, and as many as are asked for."""
+    return {f"left alone, {copies} parties": copies for copies in sorted({2, settings.copies})}
 
 
 @dataclass(frozen=True)
@@ -141,19 +153,19 @@ class Chosen:
     again: Rounds
 
     @classmethod
-    def of(cls, deal: Rounds, share: float, settings: OverlapSettings) -> Chosen:
+    def of(cls, deal: Rounds, share: float, copies: int, settings: OverlapSettings) -> Chosen:
         """By the seed; a smaller share's edits are among a greater one's."""
         rng = random.Random(settings.seed)  # noqa: S311 - no secret
-        copies, again, earlier = [], [], list[tuple[int, Edit]]()
+        others, again, earlier = [], [], list[tuple[int, Edit]]()
         for own in deal:
             drawn = [(party, edit) for party, edits in enumerate(own) for edit in edits]
             rng.shuffle(drawn)
             drawn = drawn[: round(share * len(drawn))]
-            further = [(party + step, edit) for step in range(1, settings.copies) for party, edit in drawn]
-            copies.append(_by_party(further, settings.parties))
+            further = [(party + step, edit) for step in range(1, copies) for party, edit in drawn]
+            others.append(_by_party(further, settings.parties))
             again.append(_by_party([(party + 1, edit) for party, edit in earlier], settings.parties))
             earlier += drawn
-        return cls(deal, tuple(copies), tuple(again))
+        return cls(deal, tuple(others), tuple(again))
 
 
 @dataclass
@@ -163,9 +175,8 @@ class Run:
     """
 
     federation: Continual
-    deal: Rounds
     chosen: Chosen
-    way: str
+    handled: bool
     merged: int = 0
     screened: int = 0
     skipped: list[int] = field(default_factory=list)
@@ -180,20 +191,17 @@ class Run:
     def step(self, number: int) -> None:
         """One round."""
         fresh, again = self.chosen.fresh[number], self.chosen.again[number]
-        if self.way == ALONE:
-            dealt = _joined(fresh, self.chosen.copies[number], again)
-        else:
-            dealt = _joined(fresh, self._unknown(again))
+        dealt = _joined(fresh, self._unknown(again) if self.handled else again, self.chosen.copies[number])
         edits = flat([dealt])
         distinct = tuple(dict.fromkeys(edits))
         places = {edit: at for at, edit in enumerate(distinct)}
         found = self.rounds.targets(distinct)
-        if self.way == HANDLED:
+        if self.handled:
             every = self._residuals(distinct, found)
             self.fresh += [every[places[edit]] for edit in flat([fresh])]
         self.rounds.run(parties_of(dealt, found.only([places[edit] for edit in edits])))
         self.merged += len(edits)
-        if self.way == HANDLED:
+        if self.handled:
             sample = flat([fresh])[:SAMPLE]
             self.held += self._residuals(sample, self.rounds.targets(sample))
 
@@ -209,7 +217,7 @@ class Run:
             edit for edit, found, residual in zip(edits, scores, left, strict=True) if known(found, residual, threshold)
         }
         self.screened += len(edits)
-        self.skipped = [at for at, edit in enumerate(flat(self.deal)) if edit in skip]
+        self.skipped = [at for at, edit in enumerate(flat(self.chosen.fresh)) if edit in skip]
         return tuple(tuple(edit for edit in own if edit not in skip) for own in again)
 
     def _residuals(self, edits: Sequence[Edit], targets: Targets) -> list[float]:
@@ -229,16 +237,17 @@ def _joined(*dealt: records.Dealt) -> records.Dealt:
 
 
 def _skipped(share: float, settings: OverlapSettings, cells: Mapping[str, Cell]) -> list[Row]:
-    """What the edits that were skipped in the last round lack to the same ones made again; none where none was."""
-    handled, alone = (cells[f"{share:.2f}/{way}"] for way in (HANDLED, ALONE))
-    if not handled["skipped"]:
-        return []
-    of_them, again = (_some(cell["scores"], handled["skipped"]) for cell in (handled, alone))
-    found = differences(of_them, again, seed=settings.seed)
-    names = [name for name in of_them.row() if name in found]
-    row: dict[str, Any] = {"method": SKIPPED, "overlap": share, "edits": len(handled["skipped"])}
-    row |= {name: found[name].value for name in names}
-    return [{**row, INTERVALS: {name: [found[name].low, found[name].high] for name in names}}]
+    """The figures of edits that the last round skipped, less those of the same ones made again; none if none was."""
+    handled = cells[f"{share:.2f}/{HANDLED}"]
+    rows: list[Row] = []
+    for way in alone(settings) if handled["skipped"] else ():
+        of_them, again = (_some(cell["scores"], handled["skipped"]) for cell in (handled, cells[f"{share:.2f}/{way}"]))
+        found = differences(of_them, again, seed=settings.seed)
+        names = [name for name in of_them.row() if name in found]
+        row: dict[str, Any] = {"method": SKIPPED, "less": way, "overlap": share, "edits": len(handled["skipped"])}
+        row |= {name: found[name].value for name in names}
+        rows.append({**row, INTERVALS: {name: [found[name].low, found[name].high] for name in names}})
+    return rows
 
 
 def _some(cell: Mapping[str, Any], numbers: Sequence[int]) -> Scores:

@@ -140,7 +140,9 @@ class OverlapSettings(ManyRoundsSettings):
     """`collab experiment overlap`."""
 
     rounds: int = Field(default=4, ge=2, le=1000, description="how many rounds")
-    copies: int = Field(default=2, ge=1, le=1000, description="parties that hold an overlapping fact in its round")
+    copies: int = Field(
+        default=4, ge=2, le=1000, description="parties that hold an overlapping edit in its round; two beside it"
+    )
 
     @model_validator(mode="after")
     def _others_there(self) -> OverlapSettings:

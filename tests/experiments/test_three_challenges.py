@@ -13,7 +13,7 @@ from collabedit.common.errors import UsageError
 from collabedit.experiments.studies import overlap
 from collabedit.experiments.studies.continual import flat
 from collabedit.experiments.studies.duels import contested, settled
-from collabedit.experiments.studies.overlap import ALONE, HANDLED, SKIPPED, Chosen
+from collabedit.experiments.studies.overlap import HANDLED, Chosen
 from collabedit.experiments.studies.registry import STUDIES, study_of
 from collabedit.experiments.studies.retention import DIFFERENCE, DYNAMIC, IMMUTABLE
 from collabedit.experiments.studies.runner import Results, run
@@ -105,14 +105,14 @@ def test_what_overlaps_comes_as_often_as_it_is_said() -> None:
     """Copies are with other parties of the same round; all earlier ones come again; a greater share has the smaller."""
     deal = tuple(settled_rounds())
     settings = OverlapSettings(parties=3, edits_per_party=4, rounds=3, copies=3)
-    half, quarter = (Chosen.of(deal, share, settings) for share in (0.5, 0.25))
+    half, quarter = (Chosen.of(deal, share, 3, settings) for share in (0.5, 0.25))
     for number in range(3):
         assert len(flat([half.copies[number]])) == 6 * 2
         assert len(flat([half.again[number]])) == 6 * number
         assert set(flat([quarter.copies[number]])) < set(flat([half.copies[number]]))
         for fresh, copies in zip(deal[number], half.copies[number], strict=True):
             assert not set(fresh) & set(copies)
-    assert not any(flat(Chosen.of(deal, 0.0, settings).copies))
+    assert not any(flat(Chosen.of(deal, 0.0, 3, settings).copies))
 
 
 def settled_rounds() -> list[Any]:
@@ -128,15 +128,16 @@ def settled_rounds() -> list[Any]:
 def test_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Handled, an edit is merged once in its round and skipped later where it is known; without overlap they agree."""
     monkeypatch.setattr(overlap, "SHARES", (0.0, 0.4))
-    found = ran("overlap", tmp_path, parties=2, edits_per_party=5, rounds=2)
+    found = ran("overlap", tmp_path, parties=2, edits_per_party=5, rounds=2, copies=2)
+    alone, none, most = "left alone, 2 parties", 0.0, 0.4
     rows = {(row["method"], row["overlap"]): row for row in found.rows}
-    none, most = 0.0, 0.4
-    assert rows[ALONE, none]["Score"] == rows[HANDLED, none]["Score"]
-    assert rows[ALONE, none]["merged"] == 20
-    assert rows[ALONE, most]["merged"] == 20 + 2 * 4 + 4
+    assert rows[alone, none]["Score"] == rows[HANDLED, none]["Score"]
+    assert rows[alone, none]["merged"] == 20
+    assert rows[alone, most]["merged"] == 20 + 2 * 4 + 4
+    assert rows[alone, most]["Score lost"] == pytest.approx(rows[HANDLED, most]["Score"] - rows[alone, most]["Score"])
     assert rows[HANDLED, most]["screened"] == 4
     assert rows[HANDLED, most]["merged"] == 24 - rows[HANDLED, most]["skipped"]
-    assert ((SKIPPED, most) in rows) == (rows[HANDLED, most]["skipped"] > 0)
+    assert (("skipped", most) in rows) == (rows[HANDLED, most]["skipped"] > 0)
     assert all(row["perplexity"] > 1 for row in found.rows if "perplexity" in row)
     with pytest.raises(ValueError, match="3 copies"):
         OverlapSettings(parties=2, copies=3)
