@@ -89,7 +89,7 @@ def _of_members(round_: Round, now: float, policy: Policy, waits: Waits) -> Even
     if round_.fixed and len(round_.live) < round_.quorum:
         return _too_few(round_, {}, len(round_.live), now)
     window_ends = max(waits.entered, waits.started) + policy.entry_window
-    if round_.unsettled and (now >= window_ends or len(round_.unsettled) < len(round_.live)):
+    if _to_settle(round_, window_over=now >= window_ends):
         return Settle(at=now, rule=policy.rule)
     complete = len(round_.contributed) >= round_.quorum and round_.live == round_.contributed
     if complete and (round_.fixed or now >= window_ends):
@@ -110,6 +110,17 @@ def losing(round_: Round, reasons: Reasons, now: float, *, left: bool = False) -
     if round_.layer == 0 and round_.phase in COLLECTING:
         return Drop(at=now, reasons=reasons, left=left)
     return Restart(at=now, reasons=reasons)
+
+
+def _to_settle(round_: Round, *, window_over: bool) -> bool:
+    """Whether claims are to be compared: of all who came until a quorum was in, or of one who comes after that.
+
+    Nothing merges before the quorum is in; so it costs no time, and whom a policy prefers is not judged out for coming
+    after the first.
+    """
+    if len(round_.unsettled) < len(round_.live):
+        return bool(round_.unsettled)
+    return window_over and len(round_.live) >= round_.quorum
 
 
 def _comparable(round_: Round, now: float, policy: Policy, waits: Waits) -> bool:

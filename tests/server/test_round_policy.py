@@ -61,10 +61,10 @@ def test_what_is_due(_, round_, now, due):
     assert next_event(round_, now, POLICY, HERE) == due
 
 
-def claiming(*judged: bool) -> Round:
+def claiming(*judged: bool, quorum: int = 1) -> Round:
     """A round whose parties have claimed something, or nothing; some of them have been judged."""
     members = tuple(Member(f"c{index}", 8, place=index, judged=each) for index, each in enumerate(judged))
-    return replace(collecting(), phase=Phase.OPEN, members=members)
+    return replace(collecting(quorum=quorum), phase=Phase.OPEN, members=members)
 
 
 def told(*clients: str, failed: bool = True, **changes) -> Round:
@@ -79,7 +79,10 @@ SETTLE, JUDGE = Settle(at=10, rule=Rule()), Judge(at=10, rule=Rule())
 CLAIMED = [
     ("others may still claim", claiming(False, False), 9.9, None),
     ("the window is over", claiming(False, False), 10, SETTLE),
+    ("the window is over, and the quorum still to come", claiming(False, False, quorum=3), 99, None),
+    ("the window is over, and the quorum has come", claiming(False, False, False, quorum=3), 10, SETTLE),
     ("one came late", claiming(True, False), 1, replace(SETTLE, at=1)),
+    ("one came late to a quorum of more", claiming(True, False, quorum=3), 1, replace(SETTLE, at=1)),
     ("all have been judged", claiming(True, True), 10, None),
     ("another is still to tell", told("c0"), 10, None),
     ("all have told", told("c0", "c1"), 10, JUDGE),
