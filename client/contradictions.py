@@ -42,13 +42,11 @@ def without_contradictions(parsed: Parsed, done: Container[str] = ()) -> Parsed:
     )
 
 
-def overtaken(edits: Iterable[tuple[int, Edit]]) -> dict[str, Edit]:
-    """The edits, each with its line's number, that one on a later line contradicts: that one, by their keys."""
-    last: dict[tuple[str, str], Edit] = {}
-    ordered = [edit for _, edit in sorted(edits, key=lambda each: each[0])]
-    for edit in ordered:
-        last[about(edit)] = edit
-    return {edit.key: last[about(edit)] for edit in ordered if contradicts(edit, last[about(edit)])}
+def overtaken(edits: Iterable[tuple[int, Edit]]) -> dict[str, int]:
+    """The edits, each with its line's number, that one on a later line contradicts: that line, by their keys."""
+    ordered = sorted(edits, key=lambda each: each[0])
+    last = {about(edit): (line, edit) for line, edit in ordered}
+    return {edit.key: last[about(edit)][0] for _, edit in ordered if contradicts(edit, last[about(edit)][1])}
 
 
 def _problem(edit: Edit, line: int, earlier: Edit, where: str) -> Problem:

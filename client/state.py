@@ -112,7 +112,7 @@ class ClientState(Ledger):
     def _leave_out(self, connection: sa.Connection) -> None:
         waiting = self._select(connection, having(WAITING))
         for key, later in overtaken((each.line, each.edit) for each in waiting).items():
-            self._withdraw(connection, [key], Cause.LATER, f'your later edit "{later.id}" of the same fact is made')
+            self._withdraw(connection, [key], Cause.LATER, f"your later line {later}, of the same fact, is entered")
 
     def settle(self, outcome: Outcome) -> None:
         """Notes how the round ended: its edits are merged, or wait again with the reason.
@@ -174,7 +174,7 @@ class ClientState(Ledger):
         for old in self._select(connection, having(REPLACED)):
             later = new.get(about(old.edit))
             if later is not None and contradicts(later.edit, old.edit):
-                reason = f'your later edit "{later.edit.id}" of the same fact was merged in round {outcome.round}'
+                reason = f"your later line {later.line}, of the same fact, was merged in round {outcome.round}"
                 self._withdraw(connection, [old.key], Cause.LATER, reason)
 
     def rounds(self) -> list[RoundEntry]:

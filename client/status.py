@@ -106,7 +106,7 @@ def _summary(told: Mapping[str, Any]) -> str:
     parts = [f"{sum(told['counts'].values())} edits" + (f": {counts}" if counts else "")]
     if told["round"] is not None:
         parts.append(f"in round {told['round']}")
-    if told["retention"]:
-        last = told["retention"][-1]
+    if tested := [each for each in told["retention"] if each["tested"]]:
+        last = tested[-1]
         parts.append(f"{last['held']} of {last['tested']} held on version {last['version']}")
     return "; ".join(parts)

@@ -341,7 +341,10 @@ def told(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told
             edits = parties(host.folder)
             first, *others = (host.folder / f"{name}.jsonl" for name in PARTIES)
             ada = host.client("ada", proxy.address, first, "--once", "--json", *ONE_AT_A_TIME)
-            threads = [InProcess(host, file.stem, proxy.address, file) for file in others]
+            threads = [
+                InProcess(host, file.stem, proxy.address, file, report=host.folder / f"{file.stem}.report")
+                for file in others
+            ]
             results = {file.stem: each.end() for file, each in zip(others, threads, strict=True)}
             assert ada.end() == 0, ada.said
             results = {"ada": json.loads("\n".join(ada.out)), **json.loads(json.dumps(results))}

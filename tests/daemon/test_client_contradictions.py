@@ -127,6 +127,7 @@ def test_a_line_that_contradicts_a_merged_one_takes_its_place(file: Path, state:
     merge(state, 2)
     intake(file, state, []).start()
     assert statuses(state) == {"French": S.WITHDRAWN, "Dutch": S.VERIFIED}
+    assert state.ledger()[0].reason == "your later line 2, of the same fact, was merged in round 2"
 
 
 def test_a_correction_wins_over_what_waits_again(file: Path, state: ClientState) -> None:

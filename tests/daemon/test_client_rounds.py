@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from watchfiles import watch
 
 from collabedit.client.edit_file import read_edits
 from collabedit.client.loading import load_model
+from collabedit.client.main import command
 from collabedit.client.memit import global_edit
 from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
@@ -84,6 +86,21 @@ def test_once_prints_one_object_with_a_verdict_for_each_edit(told) -> None:
             assert row["status"] in ("verified", "failed")
             assert isinstance(row["scores"]["took"], bool)
             assert 0 <= row["scores"]["ES"] <= 1
+
+
+def test_once_writes_its_report_and_status_tells_the_same_afterwards(told) -> None:
+    """`--once` writes what it returns to `--report`; `collab-client status` knows each edit's life from then on."""
+    assert json.loads((told.host.folder / "bob.report").read_text()) == told.results["bob"]
+    for name, result in told.results.items():
+        ran = CliRunner().invoke(command, ["status", "--state", str(told.host.folder / name), "--json"])
+        status = json.loads(ran.stdout)
+        assert status["counts"] == result["counts"]
+        assert [(each["id"], each["status"]) for each in status["edits"]] == [
+            (each["id"], each["status"]) for each in result["edits"]
+        ]
+        for each in status["edits"]:
+            walked = [event["status"] for event in each["life"]]
+            assert walked == ["pending", "entered", "merged", each["status"]]
 
 
 @pytest.mark.slow
