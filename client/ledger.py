@@ -169,9 +169,13 @@ class Ledger(StateDatabase):
 
     def unscreened(self, version: int) -> list[LedgerEntry]:
         """Waiting edits that were not screened on that version."""
-        elsewhere = sa.or_(edits.c.screened.is_(None), edits.c.screened != version)
         with self._transaction() as connection:
-            return self._select(connection, having(WAITING), elsewhere)
+            return self._select(connection, *_unscreened(version))
+
+    def is_screened(self, version: int) -> bool:
+        """Whether there are none."""
+        with self._transaction() as connection:
+            return connection.execute(sa.select(edits.c.key).where(*_unscreened(version)).limit(1)).first() is None
 
     def screened(self, version: int, known: Mapping[str, str], measured: Mapping[str, Mapping[str, Any]]) -> None:
         """Notes that all waiting edits were screened on a version.
@@ -260,6 +264,10 @@ class Ledger(StateDatabase):
 def having(statuses: Iterable[EditStatus]) -> sa.ColumnElement[bool]:
     """The condition that an edit is in one of those states."""
     return edits.c.status.in_([each.value for each in statuses])
+
+
+def _unscreened(version: int) -> tuple[sa.ColumnElement[bool], ...]:
+    return having(WAITING), sa.or_(edits.c.screened.is_(None), edits.c.screened != version)
 
 
 def parts(keys: Iterable[str]) -> Iterator[list[str]]:

@@ -55,7 +55,7 @@ class Steps:
             written=self._written(round_) if round_ is not None else frozenset(),
             shut=course.shut,
             heeded=state.heeded,
-            unscreened=round_ is None and tools.skip_known and bool(state.unscreened(version)),
+            unscreened=round_ is None and tools.skip_known and not state.is_screened(version),
             measured=version == 0 or state.retained(version) is not None,
             reported=state.reported,
             owes=any(each.outcome == "merged" for each in state.rounds()),
