@@ -233,8 +233,6 @@ class RoundKeeper:
             attempt=changed.attempt,
             layer=changed.layer,
         )
-        if isinstance(event, Decide) or changed.verdicts != before.verdicts or changed.phase.ended:
-            await self._catch_up()
         if changed.phase.ended:
             self._latest = changed if changed.version is not None else self._latest
             self._ended = self._current
@@ -243,6 +241,8 @@ class RoundKeeper:
             if not self._stopping:
                 await self._open()
             self._after(changed)
+        if isinstance(event, Decide) or changed.verdicts != before.verdicts or changed.version is not None:
+            await self._catch_up()
         async with self._changed:
             self._changed.notify_all()
 
