@@ -149,7 +149,7 @@ def test_fewer_edits_than_the_federation_takes(host, told, tools, tmp_path: Path
 def test_edits_that_are_too_alike_are_not_sent(host, told, tools, tmp_path: Path) -> None:
     """Eight edits of one prompt and subject have one key: KKᵀ's rank is too small, so the client leaves the round."""
     one = tools.facts(0, 1)[0]
-    alike = [one.model_copy(update={"target_new": target}) for target in ("a", "b", "c", "d", "e", "f", "g", "h")]
+    alike = [one.model_copy(update={"target_new": each, "relation_id": each}) for each in "abcdefgh"]
     client = tools.in_process(host, "eve", told.address, tools.write_edits(tmp_path / "alike.jsonl", alike))
     with pytest.raises(ContributionError, match=r"KKᵀ has rank 1; the federation's minimum is 8"):
         client.end()
