@@ -128,7 +128,8 @@ where they were made again and again."""
         for axes, kind in zip(panels, (*kinds, PERPLEXITY), strict=False):
             lines(axes, ways, "overlap", kind)
             axes.set_title(kind if kind == PERPLEXITY else f"{kind}, beside handled", fontsize=11)
-        lines(panels[3], [{**row, "method": row["less"]} for row in rows if "less" in row], "overlap", "Score")
+        skipped = [{**row, "method": row["less"]} for row in rows if "less" in row]
+        lines(panels[3], [{"method": HANDLED, "overlap": 0.0}, *skipped], "overlap", "Score")  # so colours agree
         panels[3].set_title("Score of skipped edits, less re-edited", fontsize=11)
         for axes in panels:
             axes.set_xticks(SHARES, [f"{share:.0%}" for share in SHARES])
