@@ -22,18 +22,18 @@ from collabedit.client import transfer
 from collabedit.client.connection import connect
 from collabedit.client.federation import Federation
 from collabedit.client.snapshot import Membership, Phase, Snapshot, Verdict
-from collabedit.common.blinding import Claim
+from collabedit.common.blinding import Claim, FederationKey
 from collabedit.common.contribution import Metadata
 from collabedit.common.contribution_file import write_contribution
 from collabedit.common.errors import RoundError
-from collabedit.common.factors import factor_update
+from collabedit.common.factors import Factored, factor_update
 from collabedit.common.model_folder import ModelFolder, find_model
 
 DOOMED: Final = Path(__file__).with_name("doomed.py")
 MODEL: Final = "atlas"
 EDITS: Final = 600  # so that an upload is three chunks
 WIDE: Final = 2048
-CHECK: Final = "1:" + "ab" * 16  # of a federation key; the server does not see more of one
+KEY: Final = FederationKey(1, bytes(range(32)))  # of federations that compare edits
 PATIENCE: Final = 240.0  # seconds; a busy machine takes its time to start a server
 
 
@@ -125,7 +125,8 @@ class Light:
     verdicts: list[Verdict] = field(default_factory=list)
 
     def play(self, server: str, version: int) -> list[tuple[str, str, tuple[str, ...]]]:
-        """Takes part in rounds until `version` is published; returns what its layers are: (weight, digest, sums).
+        """Takes part in rounds until `version` is published and the next round is open; returns what its layers are:
+        (weight, digest, sums).
 
         Waits for a server that is away. Raises CollabEditError for what the protocol does not foresee.
         """
@@ -134,7 +135,7 @@ class Light:
             settings = rounds.settings(patience=PATIENCE)
             fingerprints = (settings.model_fingerprint, settings.covariance_fingerprint, settings.federation)
             now = rounds.join(*fingerprints, self._check)
-            while now.latest_version < version:
+            while now.latest_version < version or now.ended:
                 try:
                     now = self._step(rounds, now, settings.model_dump(), model)
                 except RoundError:
@@ -157,7 +158,7 @@ class Light:
 
     @property
     def _check(self) -> str:
-        return CHECK if self.claims else ""
+        return KEY.check if self.claims else ""
 
     def _contribution(self, now: Snapshot, settings: dict[str, object], model: ModelFolder) -> Path:
         """The upload of a layer: made once, linked from then on."""
@@ -170,18 +171,23 @@ class Light:
         return file
 
     def _make(self, file: Path, now: Snapshot, settings: dict[str, object], model: ModelFolder) -> None:
-        weight = settings["edited_weights"][now.layer]  # type: ignore[index]
+        weights: list[str] = settings["edited_weights"]  # type: ignore[assignment]
+        layers = [now.layer] if settings["schedule"] == "layer-sync" else range(len(weights))
+        seeds = {weights[layer]: f"{self.name} {layer} {now.round}" for layer in layers}
+        updates = {weight: self._update(seed, weight, model) for weight, seed in seeds.items()}
+        names = ["model_fingerprint", "covariance_fingerprint", "schedule", "residual_shares"]
+        if settings["schedule"] == "one-shot":
+            names.append("spread")
+        said = {name: settings[name] for name in names}
+        metadata = Metadata(**said, algorithm="MEMIT", base_version=now.base_version, round=now.round, edits=self.edits)  # type: ignore[arg-type]
+        write_contribution(file, updates, metadata)
+
+    def _update(self, seed: str, weight: str, model: ModelFolder) -> Factored:
         d_out, d_in = model.shape(weight)
-        seed = zlib.crc32(f"{self.name} {now.layer} {now.round}".encode())
-        source = torch.Generator().manual_seed(seed)
+        source = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
         keys = torch.randn(d_in, self.edits, dtype=torch.float64, generator=source)
         residuals = torch.randn(d_out, self.edits, dtype=torch.float64, generator=source) * 1e-3
-        said = {
-            name: settings[name]
-            for name in ("model_fingerprint", "covariance_fingerprint", "schedule", "residual_shares")
-        }
-        metadata = Metadata(**said, algorithm="MEMIT", base_version=now.base_version, round=now.round, edits=self.edits)  # type: ignore[arg-type]
-        write_contribution(file, {weight: factor_update(keys, residuals).to(torch.float32)}, metadata)
+        return factor_update(keys, residuals).to(torch.float32)
 
 
 def copied(template: Path, folder: Path) -> Path:

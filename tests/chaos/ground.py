@@ -13,26 +13,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from federation import EDITS, MODEL, WIDE, Light, Server, copied, doomed, make_wide_model, sent_bytes, transitions
 
 from collabedit.client import transfer
-from collabedit.common.blinding import Claim
+from collabedit.client.snapshot import Verdict
 from collabedit.common.model_folder import find_model
 from collabedit.experiments.bundled import party_files, party_lines
 
 MOST_SENT_AGAIN: Final = 16 << 20
 FLAGS: Final = ("--quorum", "2", "--entry-window", "0", "--liveness", "600")
 LIGHTS: Final = ("arosa", "bern")
-DETECTION: Final = {"claims": "pre-merge", "reports": "on-failure"}  # of federations whose parties' edits meet
-MEETING: Final = {
-    "arosa": (Claim(b"s" * 32, b"x" * 32), Claim(b"t" * 32, b"z" * 32)),
-    "bern": (Claim(b"s" * 32, b"y" * 32), Claim(b"t" * 32, b"z" * 32)),
-}
 REAL: Final = "chur"
 REAL_EDITS: Final = 8
 LIMIT: Final = 240.0  # seconds that a process or a round may take before it counts as hung
@@ -119,13 +115,31 @@ def enrolled(state: Path, folder: Path, *names: str) -> None:
         collab(*command, "--name", name, "--state", str(folder / name))
 
 
-def flags_of(kind: str) -> tuple[str, ...]:
-    """A server's flags."""
-    return (*FLAGS, "--detection", DETECTION[kind]) if kind in DETECTION else FLAGS
+def living(trace: Path, point: str, *command: str, broken: Callable[[], Any]) -> int:
+    """Runs a `collab-client` to its end, its trace and log in one folder; returns its exit code.
+
+    broken: whether the rest of the federation has failed, and it waits in vain.
+    """
+    process = doomed(trace, point, "collab-client", *command, log=trace.with_suffix(".log"))
+    try:
+        until(lambda: process.poll() is not None or broken(), "the client")
+    finally:
+        process.kill()
+    return process.wait()
+
+
+def told(name: str, verdicts: Sequence[Verdict]) -> Layers:
+    """What a party was told of its claims, as something to compare."""
+    return [(name, f"{each.number} {each.kind.name} {each.policy}", (repr(each.claim),)) for each in verdicts]
 
 
 class Ground:
-    """Where kills happen: the states that federations are put back to, and what comes of them undisturbed."""
+    """Where kills happen: the states that federations are put back to, and what comes of them undisturbed.
+
+    begun: the kinds of federations whose first round is played beforehand.
+    """
+
+    begun: ClassVar[frozenset[str]] = frozenset({"atlas"})
 
     def __init__(self, folder: Path, counts: Counts) -> None:
         self.folder = folder
@@ -138,12 +152,10 @@ class Ground:
     def make(self, sides: Sequence[str]) -> None:
         """Founds federations, enrols everybody, and keeps their states before and after a first round."""
         self.template.mkdir()
-        self._found("atlas", MODEL, (*LIGHTS, REAL))
+        if {"server", "client", "enrol", "enrol-server"} & set(sides):
+            self._found("atlas", MODEL, (*LIGHTS, REAL))
         if "bulk" in sides:
             self._found("wide", str(make_wide_model(self.template / "wide-model")), LIGHTS)
-        for kind in DETECTION:
-            if kind in sides:
-                self._found(kind, MODEL, LIGHTS)
         edits = party_lines(party_files(find_model(MODEL), 3)[0], REAL_EDITS)
         (self.template / "mine.jsonl").write_text("".join(edits))
 
@@ -151,70 +163,68 @@ class Ground:
         home = self.template / kind
         (home / "uploads").mkdir(parents=True)
         (home / "files").mkdir()
-        with Server(home / "founded", home / "founding.trace", flags_of(kind), model).start() as server:
+        with Server(home / "founded", home / "founding.trace", self.flags(kind), model).start() as server:
             until(lambda: server.listens, "the server's start")
             enrolled(server.state, home, *names)
             server.stop()
             copied(server.state, home / "enrolled")
-            if kind in ("atlas", "reports"):
-                self._played(server.start(), home / "files", 1, kind)
+            if kind in self.begun:
+                server.start()
+                self._surviving(server, lambda: self._played(server, home / "files", 1, kind))
         copied(server.state, home / "played")
 
-    def lights(self, folder: Path, model: str, names: Sequence[str] = LIGHTS, kind: str = "atlas") -> list[Light]:
+    def flags(self, _kind: str) -> tuple[str, ...]:
+        """A server's flags, in federations of a kind."""
+        return FLAGS
+
+    def lights(self, folder: Path, kind: str, names: Sequence[str] = LIGHTS) -> list[Light]:
         """Light parties with the template's credentials, whose files lie in `folder`."""
-        home, edits = self.template / kind, EDITS if kind != "wide" else WIDE
-        parties = [Light(name, home / name, folder, home / "uploads", model, edits) for name in names]
-        if kind in DETECTION:
-            return [replace(each, claims=MEETING[each.name], place=place) for place, each in enumerate(parties)]
-        return parties
+        home, wide = self.template / kind, kind == "wide"
+        model, edits = (str(self.template / "wide-model"), WIDE) if wide else (MODEL, EDITS)
+        return [Light(name, home / name, folder, home / "uploads", model, edits) for name in names]
 
     def _played(self, server: Server, folder: Path, version: int, kind: str) -> Layers:
-        """Light parties play until a version is published; a server that dies is started again.
-
-        Returns its layers, and what the parties were told of their claims.
-        """
-        parties = self.lights(folder, server.model, kind=kind)
-        with ThreadPoolExecutor(len(parties)) as pool, server:  # without a server they give up, and the pool can end
+        """Light parties play until a version is published. Returns its layers, and what they were told of claims."""
+        parties = self.lights(folder, kind)
+        with ThreadPoolExecutor(len(parties)) as pool:
             playing = [pool.submit(each.play, server.address, version) for each in parties]
+            done = next(as_completed(playing)).result()  # raises at once what broke first
+            assert all(each.result() == done for each in playing)
+        return [*done, *(said for each in parties for said in told(each.name, each.verdicts))]
+
+    def _surviving(self, server: Server, play: Callable[[], Layers]) -> Layers:
+        """What `play` returns; whenever the server dies meanwhile, it is started again."""
+        with ThreadPoolExecutor(1) as pool, server:  # without a server the parties give up, and the pool can end
+            playing = pool.submit(play)
 
             def over() -> bool:
                 if server.killed:
                     server.start()
-                return all(each.done() for each in playing) or any(each.done() and each.exception() for each in playing)
+                return playing.done()
 
-            until(over, f"version {version}")
-            ends = [each.result() for each in playing if each.done()]
-        assert all(each == ends[0] for each in ends)
-        told = [
-            (each.name, f"{said.number} {said.kind.name}", (repr(said.claim),))
-            for each in parties
-            for said in each.verdicts
-        ]
-        return [*ends[0], *told]
+            until(over, "the round")
+            return playing.result()
 
     # ------------------------------------------------------------------------------------------------ the sides
 
     def server(self, folder: Path, point: str) -> Outcome:
         """The second round, the server killed."""
-        return self._round(folder, point, "atlas", MODEL, 2)
-
-    def claims(self, folder: Path, point: str) -> Outcome:
-        """A round whose parties' claims meet before it merges, the server killed."""
-        return self._round(folder, point, "claims", MODEL, 1)
-
-    def reports(self, folder: Path, point: str) -> Outcome:
-        """The second round, to which the parties report that edits failed which meet, the server killed."""
-        return self._round(folder, point, "reports", MODEL, 2)
+        return self._round(folder, point, "atlas", 2)
 
     def bulk(self, folder: Path, point: str) -> Outcome:
         """A round of large uploads, the server killed."""
-        return self._round(folder, point, "wide", str(self.template / "wide-model"), 1)
+        return self._round(folder, point, "wide", 1)
 
-    def _round(self, folder: Path, point: str, kind: str, model: str, version: int) -> Outcome:
-        state = copied(self.template / kind / ("played" if version > 1 else "enrolled"), folder / "state")
-        server = Server(state, folder / "server.trace", flags_of(kind), model).start(point)
-        layers = self._played(server, folder, version, kind)
-        return _killed(server.trace), layers, self.counts.of(folder), server.trace
+    def _round(self, folder: Path, point: str, kind: str, version: int) -> Outcome:
+        server = self._again(folder, kind, "played" if version > 1 else "enrolled").start(point)
+        layers = self._surviving(server, lambda: self._played(server, folder, version, kind))
+        return killed(server.trace), layers, self.counts.of(folder), server.trace
+
+    def _again(self, folder: Path, kind: str, stage: str) -> Server:
+        """A server on a state as it was; not started yet."""
+        state = copied(self.template / kind / stage, folder / "state")
+        model = str(self.template / "wide-model") if kind == "wide" else MODEL
+        return Server(state, folder / "server.trace", self.flags(kind), model)
 
     def found(self, folder: Path, point: str) -> Outcome:
         """A server on an empty folder, killed before it serves; started again, it enrols a party."""
@@ -227,36 +237,34 @@ class Ground:
             until(lambda: server.listens, "the server's start after the kill")
             enrolled(server.state, folder, "new")
             collab("status", "--state", str(folder / "new"))
-        return _killed(start), [], 0, start
+        return killed(start), [], 0, start
 
     def client(self, folder: Path, point: str) -> Outcome:
         """The first round, a real client killed, beside a light party."""
-        home, trace = self.template / "atlas", folder / "client.trace"
-        state, log = copied(home / REAL, folder / REAL), folder / "client.log"
-
-        def run(point: str) -> int:
-            command = ("--edits", str(self.template / "mine.jsonl"), "--state", str(state), "--model", MODEL)
-            process = doomed(trace, point, "collab-client", *command, "--server", server.address, "--once", log=log)
-            try:
-                until(lambda: process.poll() is not None or (playing.done() and playing.exception()), "the client")
-            finally:
-                process.kill()
-            return process.wait()
-
-        with (
-            ThreadPoolExecutor(1) as pool,
-            Server(copied(home / "enrolled", folder / "state"), folder / "server.trace", FLAGS).start() as server,
-        ):
+        state = copied(self.template / "atlas" / REAL, folder / REAL)
+        with ThreadPoolExecutor(1) as pool, self._again(folder, "atlas", "enrolled").start() as server:
             until(lambda: server.listens, "the server's start")
-            (light,) = self.lights(folder, MODEL, LIGHTS[:1])
+            (light,) = self.lights(folder, "atlas", LIGHTS[:1])
             playing = pool.submit(light.play, server.address, 1)
-            ended = run(point)
-            died = ended == -signal.SIGKILL
-            if died:
-                ended = run("")
+            edits = self.template / "mine.jsonl"
+            died, ended, trace = self._real(folder, point, server, state, edits, [playing])
             if ended:
-                raise HungError(f"the client ended with {ended}: {_last_line(log)}")
+                raise HungError(f"the client ended with {ended}: {_last_line(trace.with_suffix('.log'))}")
             return died, playing.result(LIMIT), sent_bytes(trace), trace
+
+    def _real(
+        self, folder: Path, point: str, server: Server, state: Path, edits: Path, others: Sequence[Future[Any]]
+    ) -> tuple[bool, int, Path]:
+        """A real client with its edits, run again after its death. Returns whether it died, how it ended, its trace."""
+        trace = folder / "client.trace"
+        command = ("--edits", str(edits), "--state", str(state), "--model", MODEL, "--server", server.address, "--once")
+
+        def broken() -> bool:
+            return any(each.done() and each.exception() for each in others)
+
+        ended = living(trace, point, *command, broken=broken)
+        died = ended == -signal.SIGKILL
+        return died, living(trace, "", *command, broken=broken) if died else ended, trace
 
     def enrol(self, folder: Path, point: str) -> Outcome:
         """`collab pki enrol`, killed itself."""
@@ -304,6 +312,10 @@ class Ground:
             _, self.reference[side], self.sent[side], trace = self.act(side)(folder, point)
             self.trace[side] = transitions(trace)
 
+    def walked(self, side: str) -> list[int]:
+        """The numbers of a side's transitions at which there are kills."""
+        return list(range(1, len(self.trace[side]) + 1))
+
     def act(self, side: str) -> Callable[[Path, str], Outcome]:
         """The method of a side."""
         method: Callable[[Path, str], Outcome] = getattr(self, side.replace("-", "_"))
@@ -328,7 +340,8 @@ class Ground:
 
     def _judged(self, side: str, layers: Layers, again: int, folder: Path) -> str:
         if layers != self.reference[side]:
-            return "other bits than without a kill"
+            either = zip_longest(layers, self.reference[side])
+            return f"not as without a kill: {next(pair for pair in either if pair[0] != pair[1])}"
         if again > MOST_SENT_AGAIN:
             return f"{again} bytes sent again"
         left = [
@@ -346,5 +359,6 @@ def _quiet(trace: Path) -> bool:
     return time.time() - trace.stat().st_mtime > QUIET
 
 
-def _killed(trace: Path) -> bool:
+def killed(trace: Path) -> bool:
+    """Whether a process has killed itself."""
     return "killed" in trace.read_text().splitlines()

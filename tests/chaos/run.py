@@ -2,6 +2,7 @@
 
     python tests/chaos/run.py                          # every transition, before and after
     python tests/chaos/run.py --only server:17:after   # one kill again
+    python tests/chaos/run.py --side claims --side reports
 
 A kill: a federation is put back to the same state, one process is started that will SIGKILL itself at its N-th durable
 transition (`doomed.py`), and the round goes on; when the process is dead the same command is started again. The round
@@ -9,8 +10,11 @@ must end, its weights and sums must have the digests of the round that nothing i
 have been sent again. Transitions are found by tracing that round: a new one is walked without being named here.
 
 *server*: a real server, two light parties with random edits over the real protocol, the second round.
-*claims*, *reports*: the same with parties whose edits meet, found before the merge, or where edits failed after it:
-their verdicts, too, must be those of the round that nothing interrupts.
+*claims*, *reports*: the same with parties whose edits meet, found before the merge, or where edits failed after it;
+*decisions*: an admin decides what was found, and a round later otherwise. The verdicts, too, must be those of the round
+that nothing interrupts.
+*claims-client*, *reports-client*: a real `collab-client` whose edits meet those of two light parties: its ledger must
+be the same too, but for the clock. Of these five sides commits are walked alone.
 *bulk*: the same with a layer so wide that an upload is 20 MiB.
 *found*: a server on an empty folder; then a party enrols.
 *client*: a real `collab-client` with eight edits (search for z, keys, uploads, new weights, scores) and a light party.
@@ -35,16 +39,17 @@ import click
 import stamina
 import torch
 from ground import WHEN, Counts, Ground, Kill
+from meeting import KINDS, Meeting
 
-SIDES: Final = ("server", "claims", "reports", "bulk", "found", "client", "enrol", "enrol-server")
+SIDES: Final = ("server", *KINDS, "bulk", "found", "client", "enrol", "enrol-server")
 
 
 def planned(ground: Ground, most: dict[str, int], seed: int) -> list[tuple[str, int, str]]:
     """Every transition before and after, as many as `most` of a side allows, drawn by the seed; in a random order."""
     source = random.Random(seed)
     plan: list[tuple[str, int, str]] = []
-    for side, names in ground.trace.items():
-        every = [(side, number, when) for number in range(1, len(names) + 1) for when in WHEN]
+    for side in ground.trace:
+        every = [(side, number, when) for number in ground.walked(side) for when in WHEN]
         plan += every if len(every) <= most[side] else source.sample(every, most[side])
     source.shuffle(plan)
     before: Counter[tuple[str, str, str]] = Counter()
@@ -75,11 +80,12 @@ def table(kills: Sequence[Kill]) -> str:
 @click.command()
 @click.option("--seed", default=1, show_default=True, help="Draws which transitions, and their order.")
 @click.option("--server", default=10_000, show_default=True, help="Most kills of the server in a round.")
-@click.option("--claims", default=10_000, show_default=True, help="Most kills of the server in rounds with claims.")
+@click.option("--meeting", default=10_000, show_default=True, help="Most kills of each side on which edits meet.")
 @click.option("--bulk", default=30, show_default=True, help="Most kills of the server in a round of large uploads.")
 @click.option("--found", default=10_000, show_default=True, help="Most kills of a server that founds a federation.")
 @click.option("--client", default=10_000, show_default=True, help="Most kills of a client in a round.")
 @click.option("--enrol", default=12, show_default=True, help="Most kills of each side in an enrolment.")
+@click.option("--side", "chosen", multiple=True, type=click.Choice(SIDES), help="These sides alone.")
 @click.option("--only", help="One kill: SIDE:NUMBER:before|after.")
 @click.option("--minutes", default=55.0, show_default=True, help="No kill begins later than this; the report says so.")
 @click.option("--workers", default=2, show_default=True, help="Federations side by side.")
@@ -87,11 +93,12 @@ def table(kills: Sequence[Kill]) -> str:
 def main(
     seed: int,
     server: int,
-    claims: int,
+    meeting: int,
     bulk: int,
     found: int,
     client: int,
     enrol: int,
+    chosen: Sequence[str],
     only: str | None,
     minutes: float,
     workers: int,
@@ -101,13 +108,13 @@ def main(
     torch.set_num_threads(1)
     stamina.instrumentation.set_on_retry_hooks([])  # that the server is away is what is wanted here
     most = {
-        "server": server, "claims": claims, "reports": claims, "bulk": bulk, "found": found, "client": client,
-        "enrol": enrol, "enrol-server": enrol,
+        "server": server, "bulk": bulk, "found": found, "client": client, "enrol": enrol, "enrol-server": enrol,
+        **dict.fromkeys(KINDS, meeting),
     }  # fmt: skip
-    sides = [only.split(":")[0]] if only else [side for side in SIDES if most[side]]
+    sides = [only.split(":")[0]] if only else [side for side in chosen or SIDES if most[side]]
     start, kills = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
-        ground = Ground(Path(scratch), Counts())
+        ground = Meeting(Path(scratch), Counts())
         ground.make(sides)
         ground.trace_all(sides)
         for side in sides:

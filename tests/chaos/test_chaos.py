@@ -12,7 +12,7 @@ RUN = Path(__file__).parent / "run.py"
 
 def test_a_few_kills_change_nothing(tmp_path):
     """Real server processes, killed at transitions that a seed draws: rounds complete with the same bits."""
-    sizes = ("--server", "3", "--claims", "0", "--found", "1", "--bulk", "0", "--client", "0", "--enrol", "0")
+    sizes = ("--server", "3", "--meeting", "0", "--found", "1", "--bulk", "0", "--client", "0", "--enrol", "0")
     command = [sys.executable, RUN, "--seed", "3", *sizes, "--workers", "1", "--report", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
