@@ -64,8 +64,12 @@ class Equipment:
         return self.key.check if self.key is not None else ""
 
     def claims(self, entries: Sequence[LedgerEntry]) -> list[Claim]:
-        """The blinded names of edits; none without a key."""
-        return [self.key.claim(each.edit) for each in entries] if self.key is not None else []
+        """The blinded names of edits, which the ledger remembers from now on; none without a key."""
+        if self.key is None:
+            return []
+        claims = [self.key.claim(each.edit) for each in entries]
+        self.state.note_claims([(claim, each.key) for claim, each in zip(claims, entries, strict=True)])
+        return claims
 
     def edits_of(self, entries: Sequence[LedgerEntry]) -> list[Edit]:
         """What is contributed for ledger entries: each edit, and of a re-submitted one its augmentation, each once."""

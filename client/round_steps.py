@@ -10,7 +10,6 @@ from collabedit.client.edit_life import VerdictNote
 from collabedit.client.equipment import Course, Equipment
 from collabedit.client.snapshot import Membership, Outcome, reasons
 from collabedit.client.state_folder import prune
-from collabedit.common.blinding import Claim
 from collabedit.common.errors import ContributionError, RoundError
 
 OLDER_STATE: Final = "its state folder is older than its part in the round"
@@ -84,10 +83,8 @@ class RoundSteps:
         tools = self._tools
         newest = tools.news.latest().newest_verdict
         verdicts = tools.federation.verdicts(after)
-        entries = tools.state.ledger()
-        named: dict[Claim, list[str]] = {}
-        for claim, entry in zip(tools.claims(entries), entries, strict=False):
-            named.setdefault(claim, []).append(entry.key)
+        tools.claims(tools.state.ledger())  # a ledger from a backup may have forgotten what it told
+        named = tools.state.claimed()
         notes = [
             VerdictNote(each.number, each.round, key, each.kind, each.policy)
             for each in verdicts

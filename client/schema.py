@@ -69,6 +69,15 @@ residuals = sa.Table(
     sa.Column("value", sa.Float, nullable=False),
 )
 
+# The blinded names under which edits were told to the server: a verdict names them, also once the key is another.
+claims = sa.Table(
+    "claims",
+    metadata,
+    sa.Column("slot", sa.LargeBinary, primary_key=True),
+    sa.Column("fact", sa.LargeBinary, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+)
+
 contributions = sa.Table(
     "contributions",
     metadata,
@@ -111,6 +120,8 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         " round INTEGER, version INTEGER, reason TEXT NOT NULL)",
         "CREATE INDEX life_of ON life (key, seq)",
         "CREATE TABLE retention (version INTEGER PRIMARY KEY, tested INTEGER NOT NULL, held INTEGER NOT NULL)",
+        "CREATE TABLE claims (slot BLOB NOT NULL, fact BLOB NOT NULL, key TEXT NOT NULL,"
+        " PRIMARY KEY (slot, fact, key))",
         "CREATE TABLE residuals (kind TEXT NOT NULL, key TEXT NOT NULL, value FLOAT NOT NULL, PRIMARY KEY (kind, key))",
         "UPDATE edits SET status = CASE json_extract(scores, '$.took') WHEN 1 THEN 'verified' ELSE 'failed' END"
         " WHERE status = 'merged' AND scores IS NOT NULL",

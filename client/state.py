@@ -24,6 +24,7 @@ from collabedit.client.edit_life import (
 )
 from collabedit.client.ledger import Ledger, having, parts
 from collabedit.client.snapshot import ENDED, Outcome
+from collabedit.common.blinding import Claim
 from collabedit.common.edits import Edit
 from collabedit.common.errors import StateError
 
@@ -219,6 +220,21 @@ class ClientState(Ledger):
                 connection.execute(schema.rounds.update().where(row).values(scores=json.dumps(dict(mean))))
 
     # ------------------------------------------------------------------------------------------------ verdicts
+
+    def note_claims(self, claims: Sequence[tuple[Claim, str]]) -> None:
+        """Remembers the blinded names of edits, by key, before the server is told them."""
+        rows = [{"slot": claim.slot, "fact": claim.fact, "key": key} for claim, key in claims]
+        with self._transaction() as connection:
+            if rows:
+                connection.execute(schema.claims.insert().prefix_with("OR IGNORE"), rows)
+
+    def claimed(self) -> Mapping[Claim, Sequence[str]]:
+        """The keys of the edits that were told under each blinded name, with the present key or an earlier one."""
+        named: dict[Claim, list[str]] = {}
+        with self._transaction() as connection:
+            for row in connection.execute(sa.select(schema.claims).order_by(schema.claims.c.key)):
+                named.setdefault(Claim(row.slot, row.fact), []).append(row.key)
+        return named
 
     @property
     def heeded(self) -> int:

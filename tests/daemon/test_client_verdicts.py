@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -246,12 +247,24 @@ def test_verdicts_are_heeded_once_whenever_the_client_is_killed(party, at: int) 
 
 
 def test_a_verdict_about_no_edit_of_this_ledger_is_passed_over(party, tools) -> None:
-    """After the key was rotated, or from a state folder that is no more: it is not asked for again."""
+    """From a state folder that is no more: it is not asked for again."""
     one = party()
     one.federation.judge(VerdictKind.YIELD, tools.facts(20, 1)[0])
     assert one.go_on() is Act.FIND_TARGETS
     assert one.state.heeded == 1
     assert one.statuses() == 6 * [EditStatus.ENTERED]
+
+
+def test_a_verdict_finds_its_edit_after_the_key_was_rotated(party, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was told under the earlier key is decided under its name: the ledger remembers what it told."""
+    one = party(8)
+    one.federation.change(settled=False)
+    one.go_on()
+    one.federation.judge(VerdictKind.YIELD, one.edits[0])
+    monkeypatch.setattr(sys.modules[__name__], "KEY", FederationKey(2, b"\1" * 32))
+    one.kill()
+    assert one.go_on() is Act.FIND_TARGETS
+    assert one.statuses() == [EditStatus.WITHDRAWN] + 7 * [EditStatus.ENTERED]
 
 
 def test_verdicts_that_leave_too_little_end_our_part_in_the_round(party) -> None:
