@@ -20,6 +20,7 @@ from collabedit.common.editors import MEMIT, in_full
 from collabedit.common.factors import factor_update
 from collabedit.common.pairs import constants_of
 from collabedit.common.prior import Prior
+from collabedit.common.settings import Detection
 from collabedit.server.authority import Authority, hash_token, new_token
 from collabedit.server.blob_service import BlobService, add_blobs
 from collabedit.server.blobs import BlobStore
@@ -125,11 +126,14 @@ class Federation:
 
     folder: Path
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    detection: Detection = "off"
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         model = make_model(self.folder / "model")
-        config = ServerConfig(state=self.folder / "state", insecure=True, model=str(model), quorum=100)
+        config = ServerConfig(
+            state=self.folder / "state", insecure=True, model=str(model), quorum=100, detection=self.detection
+        )
         engine = open_engine(sqlite_url(self.folder / "db"))
         migrate(engine)
         self.store, self.blobs = SqlStore(engine), BlobStore(self.folder / "blobs")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 BYTES = [b"\0", b"\xff", b'"', b"{", b"}", b"[", b"9" * 30, b"\n", b"\x80", b"1e999", b"-1", b"null", b'\\ud800"']
 COUNTS = [0, 1, 2, 3, 7, 8, 9, 24, 255, 1 << 20, (1 << 31) - 1, 1 << 31, (1 << 32) - 1]
@@ -134,12 +135,16 @@ def message(kind: type[Message], rng: random.Random, known: dict[str, list[Any]]
             continue
         if each.is_repeated:
             getattr(made, each.name).extend(_value(each, rng, known) for _ in range(rng.choice((0, 1, 2, 9))))
-        elif each.type != FieldDescriptor.TYPE_MESSAGE:
+        elif each.type == FieldDescriptor.TYPE_MESSAGE:
+            getattr(made, each.name).CopyFrom(_value(each, rng, known))
+        else:
             setattr(made, each.name, _value(each, rng, known))
     return made
 
 
 def _value(each: FieldDescriptor, rng: random.Random, known: dict[str, list[Any]]) -> Any:
+    if each.type == FieldDescriptor.TYPE_MESSAGE:
+        return message(GetMessageClass(each.message_type), rng, known)
     if each.name in known and rng.random() < 0.6:
         return rng.choice(known[each.name])
     if each.type == FieldDescriptor.TYPE_STRING:

@@ -12,7 +12,7 @@ import shutil
 import zlib
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
 import federation as fed
 import grpc
@@ -32,6 +32,7 @@ from collabedit.common.command import load_settings
 from collabedit.common.contribution_file import ContributionFile
 from collabedit.common.errors import CollabEditError
 from collabedit.common.hparams_file import read_hparams_file
+from collabedit.common.settings import Detection
 from collabedit.common.tensor_header import header_length, parse_header
 from collabedit.common.validation import check_contribution
 from collabedit.server.config import ServerConfig
@@ -39,6 +40,7 @@ from collabedit.v1 import federation_pb2 as pb
 
 OURS = {"INTERNAL", "UNKNOWN", "UNIMPLEMENTED"}  # statuses that say that the server has made a mistake
 MOST_ROUNDS = 30
+FOR_ADMINS = ("AbortRound", "RollBack", "Revoke", "DecideConflict", "SetKeyCheck")
 PACKAGE = "/collabedit.v1."
 
 
@@ -156,7 +158,9 @@ class Requests:
     def found(self) -> None:
         """A federation at its first round."""
         self.founded += 1
-        self.server = fed.Federation(self.folder / str(self.founded))
+        detections = get_args(Detection)
+        detection = detections[self.founded % len(detections)]
+        self.server = fed.Federation(self.folder / str(self.founded), detection=detection)
         good = self.server.contribution(1, "f4")
         self.digest = self.write(good)
         self.bad = self.write(b"no tensor file at all")
@@ -168,6 +172,8 @@ class Requests:
             "instance": [""], "base_version": [0], "version": [0], "digest": [self.digest, self.bad], "attempt": [0],
             "layer": [0, 1], "digests": [self.digest], "timeout_seconds": [0], "expected_version": [0], "to": [0],
             "client_id": ["nobody"], "serial": ["123"], "role": ["client", "observer"], "revision": [0],
+            "key_check": ["1:" + "ab" * 16], "slot": [bytes(32), bytes([1] * 32)], "fact": [bytes(32), bytes([2] * 32)],
+            "keep": ["ada"],
         }  # fmt: skip
         self.methods = [each for each, handler in self.server.handlers.items() if handler.unary_unary]
         types = {method.name: each for each in pb.DESCRIPTOR.services_by_name.values() for method in each.methods}
@@ -208,7 +214,7 @@ class Requests:
             raise WrongError(f"{method} answered {status}: {line}")
         if status == "OK" and client in ("", "../x", "UPPER") and "Enrolment/" not in method:
             raise WrongError(f"{method} was answered to {client!r}")
-        if status == "OK" and client != "admin" and method.rpartition("/")[2] in ("AbortRound", "RollBack", "Revoke"):
+        if status == "OK" and client != "admin" and method.rpartition("/")[2] in FOR_ADMINS:
             raise WrongError(f"{method} was answered to {client}")
         round_ = self.server.coordinator.view().round
         if any(each.digest not in ("", self.digest) for each in round_.members):
