@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from collabedit.client import schema
 from collabedit.client.edit_life import (
@@ -293,7 +293,10 @@ TARGETS = ("French", "Dutch")
 
 
 class Ledgers(RuleBasedStateMachine):
-    """Any sequence of what a client does with its ledger, some of it twice, as after a kill."""
+    """Any sequence of what a client does with its ledger, some of it twice, as after a kill.
+
+    Every change has its row, no edit is lost, no step is unlawful.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -387,14 +390,10 @@ class Ledgers(RuleBasedStateMachine):
             assert (each.status is S.ENTERED) <= (self.state.round is not None)
 
 
-def test_any_sequence_of_events_leaves_a_lawful_ledger() -> None:
-    """Whatever comes in whatever order, and twice: every change has its row, no edit is lost, no step is unlawful."""
-    run_state_machine_as_test(
-        Ledgers,
-        settings=settings(
-            max_examples=20, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
-    )
+TestLedgers = Ledgers.TestCase
+TestLedgers.settings = settings(
+    max_examples=20, stateful_step_count=16, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def test_the_page_about_the_ledger_has_the_tables_steps() -> None:
