@@ -169,10 +169,19 @@ class Federation:
         return _snapshot(self.connection.call(self._rounds.Report, request, patience=self.patience))
 
     def verdicts(self, after: int) -> list[Verdict]:
-        """What was decided about our claims since the verdict numbered `after`, in order."""
-        request = pb.ListVerdictsRequest(after=after)
-        reply = self.connection.call(self._rounds.ListVerdicts, request, patience=self.patience)
-        return [_verdict(each) for each in reply.verdicts]
+        """What was decided about our claims since the verdict numbered `after`, in order.
+
+        A server tells as many as fit into a message: it is asked until no more come.
+        """
+        found: list[Verdict] = []
+        while True:
+            last = found[-1].number if found else after
+            request = pb.ListVerdictsRequest(after=last)
+            reply = self.connection.call(self._rounds.ListVerdicts, request, patience=self.patience)
+            new = [_verdict(each) for each in reply.verdicts if each.number > last]
+            if not new:
+                return found
+            found += new
 
     def contribute(self, round_: int, attempt: int, layer: int, digest: str) -> Snapshot:
         """Counts an uploaded file. Raises StaleRoundError, ContributionError."""
