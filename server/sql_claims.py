@@ -117,15 +117,24 @@ def _conflict(connection: Connection, round_: int, slot: bytes) -> Conflict:
     rows = connection.execute(there.order_by(claims.c.place, claims.c.client, claims.c.position))
     names = dict.fromkeys((str(row.client), bytes(row.fact)) for row in rows)
     claimants = tuple(Claimant(*each, Kind(last[each].kind) if each in last else None) for each in names)
-    return Conflict(slot, round_, claimants, _kept(claimants), _policy(last[each] for each in names if each in last))
+    kept = _kept(claimants, _decided_for(connection, slot))
+    return Conflict(slot, round_, claimants, kept, _policy(last[each] for each in names if each in last))
 
 
-def _kept(claimants: Sequence[Claimant]) -> str:
-    """Whose fact is written: who was told so, or else who was there before the others and need not be told."""
+def _kept(claimants: Sequence[Claimant], decided_for: str) -> str:
+    """Whose fact is written: who was told so, or else who was there before the others and need not be told.
+
+    Where all yield, it is to the party that an admin has decided for, which is not among them.
+    """
     if any(each.kind is Kind.UNDECIDED for each in claimants):
         return ""
     kept = [each.client for kind in (Kind.KEEP, None) for each in claimants if each.kind is kind]
-    return next(iter(kept), "")
+    return next(iter(kept), decided_for)
+
+
+def _decided_for(connection: Connection, slot: bytes) -> str:
+    decisions = tables.DECISIONS
+    return str(connection.execute(select(decisions.c.client).where(decisions.c.slot == slot)).scalar() or "")
 
 
 def _policy(told: Iterable[Any]) -> str:

@@ -65,7 +65,7 @@ class Claimant:
 class Conflict:
     """A slot for which parties claimed different facts. round: in which it was found.
 
-    claimants: in receipt order. kept: whose fact is; "": undecided, or nobody's. policy: the one that decided last.
+    claimants: in receipt order. kept: whose fact is, who may be away; "": undecided. policy: the one that decided last.
     """
 
     slot: bytes

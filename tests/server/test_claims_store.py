@@ -138,6 +138,18 @@ def test_a_conflict_waits_for_an_admin_and_stays_decided(store):
     assert told(store, "bern") == [(1, FRENCH, "undecided"), (2, FRENCH, "yield"), (2, FRENCH, "keep")]
 
 
+def test_what_was_decided_for_a_party_that_is_away_is_not_undecided(store):
+    """The others yield to it, and the list names whom they yield to."""
+    publish(store, 1, 0, {"chur": FRENCH, "bern": ENGLISH})
+    decision = Decision(FRENCH.slot, "chur", (FRENCH.fact,))
+    second = record(store, replace(NEW, number=2, base_version=1), Decide(at=6.0, decision=decision, verdicts=()))
+    settle = Settle(at=7.0, rule=Rule("manual", decisions={FRENCH.slot: decision}))
+    record(store, second, enter("bern", ENGLISH, ALONE), enter("arosa", DUTCH), settle)
+    newest = store.conflicts()[0]
+    assert [(each.client, each.kind) for each in newest.claimants] == [("bern", Kind.YIELD), ("arosa", Kind.YIELD)]
+    assert (newest.round, newest.kept, newest.undecided) == (2, "chur", False)
+
+
 def test_only_contradictions_are_conflicts(store):
     """Parties that say the same overlap; the newest is listed first, as many as asked."""
     publish(store, 1, 0, {"bern": FRENCH, "arosa": ENGLISH}, Rule())
