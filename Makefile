@@ -78,7 +78,7 @@ fuzz: venv ## A million fuzzed uploads and messages; report in runs/fuzz (about 
 	$(BIN)/python tests/fuzz/run.py --cases $(or $(CASES),1000000) --seed $(or $(SEED),1) --report runs/fuzz
 
 chaos: venv ## Kills servers and clients at every durable transition; report in runs/chaos (under an hour on 2 cores)
-	$(BIN)/python tests/chaos/run.py --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY)) $(SIDE:%=--side %) --report runs/chaos
+	$(BIN)/python tests/chaos/run.py --seed $(or $(SEED),1) $(ONLY:%=--only %) $(SIDE:%=--side %) --report runs/chaos
 
 chaos-net: venv ## Rounds over a bad network between namespaces; needs root; report in runs/chaos-net
 	$(BIN)/python tests/net/run.py --report runs/chaos-net

@@ -1,10 +1,12 @@
 """A program of ours that kills itself: `python doomed.py TRACE POINT collab-server|collab-client|collab ARGUMENTS…`.
 
-Durable transitions are counted from the start of the process: each fsync, rename, replace and unlink, each commit of a
-transaction that writes, each chunk of a transfer, each Cholesky factor of a merge. TRACE gets a line for each. POINT is
-N:before or N:after the N-th, where the process sends itself SIGKILL, or "" for no kill. "after" a chunk or a factor is
-in the middle of it: half of its bytes are written, or its result is thrown away. The product's own code knows nothing
-of this.
+A durable transition is each fsync, rename, replace and unlink, each commit of a transaction that writes, each chunk of
+a transfer, each Cholesky factor of a merge. Its name says what it is, whose work (the product's public function), and
+of a round that is recorded what befell it, and by whose doing: `commit/SqlStore.record/Enter/arosa`. Those of one name
+are counted from the start of the process: a point means the same moment in each run, however threads and parties
+interleave. TRACE gets a line for each. POINT is NAME:N:before or NAME:N:after the N-th, where the process sends itself
+SIGKILL, or "" for no kill. "after" a chunk or a factor is in the middle of it: half of its bytes are written, or its
+result is thrown away. The product's own code knows nothing of this.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import FrameType
@@ -23,39 +26,45 @@ PROGRAMS = {
     "collab-client": ("collabedit.client.main", "main"),
     "collab": ("collabedit.cli.main", "main"),
 }
+RECORDED = "commit/SqlStore.record"
+OPENED = "Open"
 
 
 def caller() -> str:
-    """The product's public function that is at work in this thread, for people to read."""
+    """The product's public function that is at work in this thread."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         code, module = frame.f_code, frame.f_globals.get("__name__", "")
         if module.startswith("collabedit.") and module != "collabedit.common.files" and code.co_name[0] not in "_<":
             return code.co_qualname
         frame = frame.f_back
-    return "a library"
+    return "library"
 
 
 class Doom:
-    """Counts transitions, writes them down, and kills at one."""
+    """Counts transitions, writes them down, and kills at one. event: what the next round recorded is recorded for."""
 
     def __init__(self, trace: str, point: str) -> None:
         self._trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        number, _, self._when = point.partition(":")
-        self._number = int(number or 0)
-        self._count = 0
+        self._point, _, self._when = point.rpartition(":")
+        self._counts: Counter[str] = Counter()
         self._lock = threading.RLock()
+        self.event = OPENED
 
     def note(self, line: str) -> None:
         """A line of the trace; it is in the kernel when this returns, whatever becomes of the process."""
         os.write(self._trace, f"{line}\n".encode())
 
-    def reached(self, name: str) -> bool:
+    def reached(self, what: str) -> bool:
         """Counts a transition; killed before it, if that is its fate. True: the caller kills in or after it."""
+        name = f"{what}/{caller()}"
+        if name == RECORDED:
+            name = f"{name}/{self.event}"
         with self._lock:
-            self._count += 1
-            self.note(f"{self._count} {name}, {caller()}")
-            if self._count != self._number:
+            self._counts[name] += 1
+            here = f"{name}:{self._counts[name]}"
+            self.note(f"at {here}")
+            if here != self._point:
                 return False
             if self._when == "before":
                 self.kill()
@@ -67,12 +76,12 @@ class Doom:
         os.kill(os.getpid(), signal.SIGKILL)
         signal.pause()
 
-    def around(self, owner: Any, attribute: str, name: str) -> None:
+    def around(self, owner: Any, attribute: str, what: str) -> None:
         """Makes a function a transition."""
         inner: Callable[..., Any] = getattr(owner, attribute)
 
         def wrapped(*args: Any, **options: Any) -> Any:
-            doomed = self.reached(name)
+            doomed = self.reached(what)
             result = inner(*args, **options)
             if doomed:
                 self.kill()
@@ -108,6 +117,27 @@ def watch_commits(doom: Doom) -> None:
     Connection._commit_impl = commit  # type: ignore[method-assign]
 
 
+def watch_events(doom: Doom) -> None:
+    """What befalls a round before it is recorded; the thread that writes does both, one after the other."""
+    from collabedit.server import keeper
+    from collabedit.server.sql_store import SqlStore
+
+    advance, record = keeper.advance, SqlStore.record
+
+    def advanced(round_: Any, event: Any) -> Any:
+        changed = advance(round_, event)
+        doom.event = "/".join(filter(None, (type(event).__name__, getattr(event, "client", ""))))
+        return changed
+
+    def recorded(store: SqlStore, round_: Any) -> int:
+        try:
+            return record(store, round_)
+        finally:
+            doom.event = OPENED
+
+    keeper.advance, SqlStore.record = advanced, recorded  # type: ignore[assignment,method-assign]
+
+
 def watch_arriving_chunks(doom: Doom) -> None:
     """Chunks that a server writes."""
     from collabedit.server.uploads import Partial
@@ -131,7 +161,7 @@ def watch_transfers(doom: Doom) -> None:
 
     def sent(*args: Any) -> Iterator[Any]:
         for chunk in chunks(*args):
-            doomed = doom.reached("chunk sent")
+            doomed = doom.reached("sent")
             doom.note(f"sent {len(chunk.data)}")
             yield chunk
             if doomed:
@@ -140,7 +170,7 @@ def watch_transfers(doom: Doom) -> None:
     def received(replies: Any, handle: Any, *rest: Any) -> int:
         def counted() -> Iterator[Any]:
             for reply in replies:
-                if doom.reached("chunk received"):
+                if doom.reached("received"):
                     handle.write(reply.data[: len(reply.data) // 2])
                     doom.kill()
                 yield reply
@@ -168,7 +198,7 @@ def watch_merges(doom: Doom) -> None:
 
 
 WATCHES = {
-    "collab-server": (watch_the_disk, watch_commits, watch_arriving_chunks, watch_merges),
+    "collab-server": (watch_the_disk, watch_commits, watch_events, watch_arriving_chunks, watch_merges),
     "collab-client": (watch_the_disk, watch_commits, watch_transfers),
     "collab": (watch_the_disk,),
 }

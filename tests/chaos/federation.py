@@ -216,9 +216,8 @@ def make_wide_model(folder: Path) -> Path:
 
 
 def transitions(trace: Path) -> list[str]:
-    """The names of a trace's transitions, in order."""
-    lines = (line.split(" ", 1) for line in trace.read_text().splitlines())
-    return [rest[0] for number, *rest in lines if number.isdecimal()]
+    """A trace's transitions, in order, each NAME:N."""
+    return [line[3:] for line in trace.read_text().splitlines() if line.startswith("at ")]
 
 
 def sent_bytes(trace: Path) -> int:

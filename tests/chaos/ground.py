@@ -42,14 +42,13 @@ Outcome = tuple[bool, Layers, int, Path]  # whether it died, the layers, bytes s
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill and what came of it. number: of the transition in its process; what: its name as traced; again: bytes
-    sent again; wrong: what is not as it should be, "" for nothing. happened: the process did die.
+    """One kill and what came of it. at: the transition, NAME:N as traced; again: bytes sent again; wrong: what is not
+    as it should be, "" for nothing. happened: the process did die.
     """
 
     side: str
-    number: int
+    at: str
     when: str
-    what: str
     happened: bool
     again: int
     seconds: float
@@ -58,7 +57,7 @@ class Kill:
     @property
     def point(self) -> str:
         """As `--only` takes it."""
-        return f"{self.side}:{self.number}:{self.when}"
+        return f"{self.side}:{self.at}:{self.when}"
 
 
 class Counts:
@@ -308,35 +307,33 @@ class Ground:
         for side in sides:
             folder = self.folder / f"reference-{side}"
             folder.mkdir()
-            point = "0:never" if side == "enrol-server" else ""
+            point = "never" if side == "enrol-server" else ""
             _, self.reference[side], self.sent[side], trace = self.act(side)(folder, point)
             self.trace[side] = transitions(trace)
 
-    def walked(self, side: str) -> list[int]:
-        """The numbers of a side's transitions at which there are kills."""
-        return list(range(1, len(self.trace[side]) + 1))
+    def walked(self, side: str) -> list[str]:
+        """A side's transitions at which there are kills."""
+        return self.trace[side]
 
     def act(self, side: str) -> Callable[[Path, str], Outcome]:
         """The method of a side."""
         method: Callable[[Path, str], Outcome] = getattr(self, side.replace("-", "_"))
         return method
 
-    def kill(self, side: str, number: int, when: str, until_: float) -> Kill | None:
+    def kill(self, side: str, at: str, when: str, until_: float) -> Kill | None:
         """One kill, in a folder of its own; None where the clock has passed `until_` already."""
         if time.monotonic() > until_:
             return None
-        start, what = time.monotonic(), self.trace[side][number - 1]
-        died, again, wrong = False, 0, ""
+        start, died, again, wrong = time.monotonic(), False, 0, ""
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(name)
             try:
-                died, layers, sent, trace = self.act(side)(folder, f"{number}:{when}")
-                named = transitions(trace)
-                what, again = (named[number - 1] if number <= len(named) else what), sent - self.sent[side]
+                died, layers, sent, _ = self.act(side)(folder, f"{at}:{when}")
+                again = sent - self.sent[side]
                 wrong = self._judged(side, layers, again, folder)
             except Exception as error:  # whatever breaks is the finding
                 wrong = f"{type(error).__name__}: {error}"
-        return Kill(side, number, when, what, died, max(0, again), time.monotonic() - start, wrong)
+        return Kill(side, at, when, died, max(0, again), time.monotonic() - start, wrong)
 
     def _judged(self, side: str, layers: Layers, again: int, folder: Path) -> str:
         if layers != self.reference[side]:

@@ -105,10 +105,10 @@ class Meeting(Ground):
         """A server's flags, in federations of a kind."""
         return (*FLAGS, *KINDS.get(kind, ()))
 
-    def walked(self, side: str) -> list[int]:
+    def walked(self, side: str) -> list[str]:
         """Of a side on which edits meet, the commits."""
         every = super().walked(side)
-        return [each for each in every if side not in KINDS or self.trace[side][each - 1].startswith("commit")]
+        return [each for each in every if side not in KINDS or each.startswith("commit/")]
 
     def lights(self, folder: Path, kind: str, names: Sequence[str] = LIGHTS) -> list[Light]:
         """Light parties; where their edits meet those of others, with their claims, in the order in which they enter.

@@ -1,10 +1,10 @@
 """Kills servers and clients at every durable transition, and looks whether anything is different afterwards.
 
     python tests/chaos/run.py                          # every transition, before and after
-    python tests/chaos/run.py --only server:17:after   # one kill again
+    python tests/chaos/run.py --only claims:commit/SqlStore.record/Settle:1:after    # one kill again
     python tests/chaos/run.py --side claims --side reports
 
-A kill: a federation is put back to the same state, one process is started that will SIGKILL itself at its N-th durable
+A kill: a federation is put back to the same state, one process is started that will SIGKILL itself at a durable
 transition (`doomed.py`), and the round goes on; when the process is dead the same command is started again. The round
 must end, its weights and sums must have the digests of the round that nothing interrupts, and no more than 16 MiB may
 have been sent again. Transitions are found by tracing that round: a new one is walked without being named here.
@@ -42,23 +42,40 @@ from ground import WHEN, Counts, Ground, Kill
 from meeting import KINDS, Meeting
 
 SIDES: Final = ("server", *KINDS, "bulk", "found", "client", "enrol", "enrol-server")
+Point = tuple[str, str, str]  # side, transition as NAME:N, before or after
 
 
-def planned(ground: Ground, most: dict[str, int], seed: int) -> list[tuple[str, int, str]]:
-    """Every transition before and after, as many as `most` of a side allows, drawn by the seed; in a random order."""
+def point(text: str) -> Point:
+    """SIDE:NAME:N:before|after, read."""
+    side, _, rest = text.partition(":")
+    at, _, when = rest.rpartition(":")
+    if side not in SIDES or when not in WHEN or ":" not in at:
+        raise click.BadParameter(f"{text}: not SIDE:NAME:N:before|after, as a run prints them")
+    return side, at, when
+
+
+def kind(at: str) -> str:
+    """What a transition is, whichever of its name, whichever party's doing."""
+    return "/".join(at.rpartition(":")[0].split("/")[:3])
+
+
+def planned(ground: Ground, most: dict[str, int], seed: int) -> list[Point]:
+    """Every transition before and after, in an order drawn by the seed, but one of each kind first; and of each side no
+    more than `most` allows.
+    """
     source = random.Random(seed)
-    plan: list[tuple[str, int, str]] = []
-    for side in ground.trace:
-        every = [(side, number, when) for number in ground.walked(side) for when in WHEN]
-        plan += every if len(every) <= most[side] else source.sample(every, most[side])
+    plan = [(side, at, when) for side in ground.trace for at in ground.walked(side) for when in WHEN]
     source.shuffle(plan)
-    before: Counter[tuple[str, str, str]] = Counter()
+    of_kind: Counter[Point] = Counter()
     rank = {}
-    for each in plan:
-        kind = (each[0], ground.trace[each[0]][each[1] - 1], each[2])
-        rank[each] = before[kind]
-        before[kind] += 1
-    return sorted(plan, key=rank.__getitem__)  # one of each kind first
+    for side, at, when in plan:
+        rank[side, at, when] = of_kind[side, kind(at), when]
+        of_kind[side, kind(at), when] += 1
+    of_side: dict[str, list[Point]] = defaultdict(list)
+    for each in sorted(plan, key=rank.__getitem__):
+        of_side[each[0]].append(each)
+    taken = [each for side, those in of_side.items() for each in those[: most[side]]]
+    return sorted(taken, key=rank.__getitem__)
 
 
 def table(kills: Sequence[Kill]) -> str:
@@ -66,7 +83,7 @@ def table(kills: Sequence[Kill]) -> str:
     rows: dict[tuple[str, str, str], list[Kill]] = defaultdict(list)
     for each in kills:
         if each.happened:
-            rows[each.side, each.what, each.when].append(each)
+            rows[each.side, kind(each.at), each.when].append(each)
     lines = [
         "| side | transition | killed | kills | same bits | most sent again |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -86,7 +103,7 @@ def table(kills: Sequence[Kill]) -> str:
 @click.option("--client", default=10_000, show_default=True, help="Most kills of a client in a round.")
 @click.option("--enrol", default=12, show_default=True, help="Most kills of each side in an enrolment.")
 @click.option("--side", "chosen", multiple=True, type=click.Choice(SIDES), help="These sides alone.")
-@click.option("--only", help="One kill: SIDE:NUMBER:before|after.")
+@click.option("--only", multiple=True, help="This kill alone: SIDE:NAME:N:before|after, as a run prints it.")
 @click.option("--minutes", default=55.0, show_default=True, help="No kill begins later than this; the report says so.")
 @click.option("--workers", default=2, show_default=True, help="Federations side by side.")
 @click.option("--report", type=click.Path(path_type=Path), help="Folder for report.md and report.json.")
@@ -99,7 +116,7 @@ def main(
     client: int,
     enrol: int,
     chosen: Sequence[str],
-    only: str | None,
+    only: Sequence[str],
     minutes: float,
     workers: int,
     report: Path | None,
@@ -111,25 +128,24 @@ def main(
         "server": server, "bulk": bulk, "found": found, "client": client, "enrol": enrol, "enrol-server": enrol,
         **dict.fromkeys(KINDS, meeting),
     }  # fmt: skip
-    sides = [only.split(":")[0]] if only else [side for side in chosen or SIDES if most[side]]
+    plan = [point(each) for each in only]
+    sides = [*dict.fromkeys(side for side, _, _ in plan)] or [side for side in chosen or SIDES if most[side]]
     start, kills = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="chaos-") as scratch:
         ground = Meeting(Path(scratch), Counts())
         ground.make(sides)
         ground.trace_all(sides)
         for side in sides:
-            click.echo(f"{side}: {len(ground.trace[side])} transitions: {dict(Counter(ground.trace[side]))}")
-        plan = (
-            [(only.split(":")[0], int(only.split(":")[1]), only.split(":")[2])] if only else planned(ground, most, seed)
-        )
+            click.echo(f"{side}: {len(ground.trace[side])} transitions: {dict(Counter(map(kind, ground.trace[side])))}")
+        plan = plan or planned(ground, most, seed)
         last = start + minutes * 60
         with ThreadPoolExecutor(workers) as pool:
             for future in as_completed([pool.submit(ground.kill, *each, last) for each in plan]):
                 if each := future.result():
                     kills.append(each)
                     said = each.wrong or ("same bits" if each.happened else "not reached")
-                    click.echo(f"{len(kills):4}/{len(plan)} {each.point:24} {each.what}: {said}")
-    kills.sort(key=lambda each: (each.side, each.number, each.when))
+                    click.echo(f"{len(kills):4}/{len(plan)} {each.seconds:3.0f} s  {each.point}: {said}")
+    kills.sort(key=lambda each: each.point)
     finish(kills, len(plan), seed, time.monotonic() - start, report)
 
 
