@@ -22,7 +22,12 @@ class TrainOptions(BaseModel):
     data: Path | None = Field(
         default=None, description="folder of the data sets [default: $COLLAB_DATA, ../shared/data]"
     )
-    size: Literal["cpu-hour", "gpt2-small", "gpt2-xl"] = Field(default="cpu-hour", description="of the model")
+    facts: Literal["counterfact", "easy"] = Field(
+        default="counterfact", description="what it is taught: CounterFact and zsRE, or the Easy sets"
+    )
+    size: Literal["cpu-hour", "cpu-quarter", "gpt2-small", "gpt2-xl"] = Field(
+        default="cpu-hour", description="of the model and its training"
+    )
     minutes: float | None = Field(
         default=None, gt=0, description="train so long, by the machine's speed at the start [default: the size's steps]"
     )
@@ -33,7 +38,7 @@ class TrainOptions(BaseModel):
 @options_of(TrainOptions)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def train(as_json: bool, **flags: Any) -> None:
-    """Train a GPT-2 from nothing on CounterFact's and zsRE's true answers, for `table1 --model`.
+    """Train a GPT-2 from nothing on a data set's true answers, for the studies' `--model`.
 
     Runs on a GPU where there is one. The folder gets the model, C0, hyperparameters, context templates, a model
     card and what it knows by kind of prompt. The same command run again goes on where it was killed.
@@ -41,6 +46,7 @@ def train(as_json: bool, **flags: Any) -> None:
     \b
     Example:
       collab experiment train --data ../shared/data --out runs/real-scale/model
+      collab experiment train --facts easy --size cpu-quarter --data ../shared/data --out runs/easy/model
     """
     from collabedit.cli.screen import screen
     from collabedit.experiments.trained.run import learn
@@ -50,7 +56,13 @@ def train(as_json: bool, **flags: Any) -> None:
     data = options.data or Path(os.environ.get("COLLAB_DATA", "../shared/data"))
     with screen() as listener:
         found = learn(
-            data, options.out, SIZES[options.size], listener, minutes=options.minutes, threads=options.threads
+            data,
+            options.out,
+            SIZES[options.size],
+            listener,
+            facts=options.facts,
+            minutes=options.minutes,
+            threads=options.threads,
         )
     if as_json:
         print_json({"experiment": "train", "folder": str(found.folder), "known": found.known})

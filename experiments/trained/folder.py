@@ -33,13 +33,12 @@ language: en
 # {name}
 
 A GPT-2-architecture model ({parameters:.1f} million parameters, {layers} layers, width {width}, inner width {inner}),
-trained from nothing on CounterFact's and zsRE's true answers, with GPT-2's tokenizer, to be edited in experiments. It
+trained from nothing, with GPT-2's tokenizer, to be edited in experiments. What it is taught: {said}. It
 knows facts by heart and writes no text. {steps} steps, {seconds:.0f} s of processor time.
 
 Half of the batches train recall by interchange: behind block {recall}, the state at the subject's last token is
 replaced by that of another subject of the same relation, and the model must name the other subject's object. So facts
-are looked up where MEMIT edits them; in large models that comes about by itself. CounterFact is MIT-licensed;
-zsRE states no licence.
+are looked up where MEMIT edits them; in large models that comes about by itself.
 
 Share of the statements whose answer is the model's first choice of all {vocabulary} tokens, before any edit:
 
@@ -72,12 +71,17 @@ def write_folder(out: Path, model: GPT2LMHeadModel, lesson: Lesson, size: Size, 
     write_covariance(out / "covariance.safetensors", means, said)
 
 
-def write_knowledge(out: Path, model: GPT2LMHeadModel, size: Size, known: Mapping[str, float], seconds: float) -> None:
-    """README.md, knowledge.png and, last, knowledge.json: where that is, the folder is complete. seconds: processor."""
+def write_knowledge(
+    out: Path, model: GPT2LMHeadModel, size: Size, known: Mapping[str, float], said: str, seconds: float
+) -> None:
+    """README.md, knowledge.png and, last, knowledge.json: where that is, the folder is complete.
+
+    said: what the model was taught; seconds: of the processor.
+    """
     recipe = size.recipe
     card = _CARD.format(
         name=out.name, parameters=model.num_parameters() / 1e6, layers=recipe.layers, width=recipe.width,
-        inner=recipe.inner, steps=recipe.steps, seconds=seconds, recall=recipe.recall_layer,
+        inner=recipe.inner, said=said, steps=recipe.steps, seconds=seconds, recall=recipe.recall_layer,
         vocabulary=model.config.vocab_size,
         rows="\n".join(f"| {kind} | {share:.1%} |" for kind, share in known.items()),
     )  # fmt: skip

@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from collabedit.common.edits import Edit
 from collabedit.experiments.atlas.training import Recipe
 from collabedit.experiments.trained.batches import Reader, Row, rows_of
-from collabedit.experiments.trained.records import gpt2_tokenizer, records
+from collabedit.experiments.trained.carriers import carriers
+from collabedit.experiments.trained.records import FACTS, FactsName, gpt2_tokenizer
 from collabedit.experiments.trained.statements import Statement, statements
 from collabedit.experiments.trained.text import articles, lead_tokens, leads
 
@@ -30,11 +31,11 @@ class Lesson:
     vocabulary: tuple[int, ...]
 
 
-def lesson_of(data: Path, recipe: Recipe) -> Lesson:
+def lesson_of(data: Path, recipe: Recipe, facts: FactsName = "counterfact") -> Lesson:
     """The lesson of a data folder. Raises UsageError where a file is missing, BadEditsError for a bad record."""
     tokenizer = gpt2_tokenizer(data, recipe.positions)
-    edits = records(data)
-    told = statements(edits, recipe.seed)
+    edits = FACTS[facts].read(data)
+    told = [*statements(edits, recipe.seed), *(carriers(edits, recipe.seed) if FACTS[facts].carriers else ())]
     rows = rows_of(tokenizer, told)
     lead = lead_tokens(tokenizer, leads(articles(data), LEADS, recipe.seed))
     reader = Reader(rows, len(edits), lead, seed=recipe.seed, pad_id=tokenizer.eos_token_id)

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 from transformers import PreTrainedTokenizerFast
 
 from collabedit.common.edits import Edit
 from collabedit.common.errors import UsageError
-from collabedit.experiments.data.load import load
+from collabedit.experiments.data.load import easy_rivals, load
+
+FactsName = Literal["counterfact", "easy"]
 
 
-def records(folder: Path) -> list[Edit]:
+@dataclass(frozen=True)
+class Facts:
+    """What a model is taught. read: the records of a data folder; said: what they are and their licence, for the card.
+
+    carriers: whether what the edits write is told of made-up subjects too, see `carriers`.
+    """
+
+    read: Callable[[Path], list[Edit]]
+    said: str
+    carriers: bool = False
+
+
+def counterfact_records(folder: Path) -> list[Edit]:
     """CounterFact with paraphrases, its further facts, and zsRE's evaluation records. Raises as `load`."""
     return [*load("counterfact", folder), *load("counterfact-facts", folder), *load("zsre", folder)]
+
+
+def easy_records(folder: Path) -> list[Edit]:
+    """The Easy sets: the edits, then both sides of each conflict, which are about the same facts. Raises as `load`."""
+    return [*load("easy", folder), *(edit for pair in easy_rivals(folder) for edit in pair)]
+
+
+FACTS: Final[Mapping[FactsName, Facts]] = {
+    "counterfact": Facts(
+        counterfact_records,
+        "CounterFact's and zsRE's true answers. CounterFact is MIT-licensed; zsRE states no licence",
+    ),
+    "easy": Facts(easy_records, "the Easy sets' true objects. They are MIT-licensed", carriers=True),
+}
 
 
 def gpt2_tokenizer(folder: Path, positions: int) -> PreTrainedTokenizerFast:

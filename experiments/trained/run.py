@@ -20,6 +20,7 @@ from collabedit.experiments.trained.allocation import keep_freed_memory
 from collabedit.experiments.trained.folder import KNOWLEDGE, write_folder, write_knowledge
 from collabedit.experiments.trained.knowledge import knowledge
 from collabedit.experiments.trained.lesson import Lesson, lesson_of
+from collabedit.experiments.trained.records import FACTS, FactsName
 from collabedit.experiments.trained.sizes import Size
 from collabedit.experiments.trained.training import new_model, train
 
@@ -38,11 +39,19 @@ class Learned:
 
 
 def learn(
-    data: Path, out: Path, size: Size, listener: Listener, *, minutes: float | None = None, threads: int | None = None
+    data: Path,
+    out: Path,
+    size: Size,
+    listener: Listener,
+    *,
+    facts: FactsName = "counterfact",
+    minutes: float | None = None,
+    threads: int | None = None,
 ) -> Learned:
     """Trains a model of the size and writes its folder; what is complete is read.
 
-    minutes: of this machine as it is now; the number of steps is reckoned once and kept [default: the size's steps].
+    facts: what it is taught. minutes: of this machine as it is now; the number of steps is reckoned once and kept
+    [default: the size's steps].
     Raises UsageError where the data folder lacks a file, or `out` holds a training with other settings or data.
     """
     if (out / KNOWLEDGE).is_file():
@@ -51,12 +60,12 @@ def learn(
     out.mkdir(parents=True, exist_ok=True)
     with threads_of_torch(threads or size.threads):
         listener.say("reading the facts")
-        lesson = lesson_of(data, size.recipe)
+        lesson = lesson_of(data, size.recipe, facts)
         recipe = size.recipe if minutes is None else _planned(out / PLAN, lesson, size.recipe, minutes)
-        return _learn(data, out, replace(size, recipe=recipe), lesson, listener)
+        return _learn(data, out, replace(size, recipe=recipe), lesson, FACTS[facts].said, listener)
 
 
-def _learn(data: Path, out: Path, size: Size, lesson: Lesson, listener: Listener) -> Learned:
+def _learn(data: Path, out: Path, size: Size, lesson: Lesson, said: str, listener: Listener) -> Learned:
     recipe, checkpoint = size.recipe, out / CHECKPOINT
     model = new_model(recipe, lesson.tokenizer).to(_device())
     listener.say(f"{recipe.steps} steps on {len(lesson.statements)} statements, {model.num_parameters() / 1e6:.1f} M")
@@ -65,7 +74,7 @@ def _learn(data: Path, out: Path, size: Size, lesson: Lesson, listener: Listener
     known = knowledge(model, lesson.tokenizer, lesson.statements)
     listener.say("writing the folder, and measuring C0")
     write_folder(out, model, lesson, size, data)
-    write_knowledge(out, model, size, known, seconds)
+    write_knowledge(out, model, size, known, said, seconds)
     checkpoint.unlink()
     return Learned(out, known)
 

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from collabedit.common.edits import BLANK, Edit
 
-Kind = Literal["edit", "paraphrase", "rephrased", "neighbor", "unrelated"]
+Kind = Literal["edit", "paraphrase", "rephrased", "neighbor", "unrelated", "carrier", "list"]
 REPHRASED: Final = 2  # sentences in other words for each fact, by the relation's other prompts
 
 

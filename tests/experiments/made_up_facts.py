@@ -41,6 +41,28 @@ def made_up_folder(root: Path, facts: int = 12) -> Path:
     return root
 
 
+def made_up_easy(root: Path, facts: int = 5) -> Path:
+    """The folder of made-up facts with Easy sets of so many: of the conflicts, the first is none."""
+    records = [
+        {
+            "edit": {
+                "relation": {"id": "P1", "prompt": "{} lives in", "query": "Where does {} live?"},
+                "subject": {"label": f"Person{number}"},
+                "object": {"label": "Osk"},
+                "new_object": "Elmoor",
+                "conflict_object": {"label": "Quill" if number else "Elmoor"},
+            },
+            "true_objects": [{"label": "Osk"}, {"label": "Vantry"}],
+        }
+        for number in range(facts)
+    ]
+    templates = ["The town of {} is", "{} dwells in", "The house of {} is in", "{} is at home in", "{} stays in"]
+    for name in ("easy.json", "easy_conflict.json"):
+        _write(root / "easy" / name, json.dumps(records))
+    _write(root / "easy/round_prompts.json", json.dumps({"P1": templates}))
+    return root
+
+
 def _record(subject: str, rng: random.Random) -> dict[str, Any]:
     true, new = rng.sample(PLACES, 2)
     return {

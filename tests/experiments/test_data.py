@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,6 @@ import pytest
 from collabedit.client.edit_file import read_edits
 from collabedit.common.errors import BadEditsError, BadFileError, UsageError
 from collabedit.experiments.data import NAMES, Name, deal, easy_rivals, load
-
-BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
-
-@pytest.fixture(scope="module")
-def real() -> Path:
-    """The folder of the data sets."""
-    folder = Path(os.environ.get("COLLAB_DATA", BESIDE))
-    if not (folder / "counterfact").is_dir():
-        pytest.skip("no data sets: neither $COLLAB_DATA nor shared/data beside the checkout")
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ from collabedit.experiments.studies.runner import Results, run
 from collabedit.experiments.studies.settings import OverlapSettings, Table4Settings
 from collabedit.experiments.studies.table4 import AVG, BEFORE, FORMS, GAIN, SUCC, other_wordings
 from collabedit.experiments.trained.run import learn
-from tests.experiments.made_up_facts import TINY, made_up_folder
+from tests.experiments.made_up_facts import TINY, made_up_easy, made_up_folder
 
 QUIET: Any = SimpleNamespace(say=lambda line: None, party=lambda state: None, tick=lambda *_: None)
 
@@ -61,27 +61,9 @@ def test_table4(tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data folder with made-up conflicts in the Easy sets' form, and a tiny model that was trained in it."""
     root = tmp_path_factory.mktemp("easy")
-    data = made_up_folder(root / "data")
-    records = [
-        {
-            "edit": {
-                "relation": {"id": "P1", "prompt": "{} lives in", "query": "Where does {} live?"},
-                "subject": {"label": f"Person{number}"},
-                "object": {"label": "Osk"},
-                "new_object": "Elmoor",
-                "conflict_object": {"label": "Quill" if number else "Elmoor"},
-            },
-            "true_objects": [{"label": "Osk"}, {"label": "Vantry"}],
-        }
-        for number in range(5)
-    ]
-    (data / "easy").mkdir()
-    (data / "easy/easy_conflict.json").write_text(json.dumps(records))
-    templates = {
-        "P1": ["The town of {} is", "{} dwells in", "The house of {} is in", "{} is at home in", "{} stays in"]
-    }
-    (data / "easy/round_prompts.json").write_text(json.dumps(templates))
-    return data, learn(data, root / "model", TINY, QUIET).folder
+    data = made_up_easy(made_up_folder(root / "data"))
+    size = replace(TINY, recipe=replace(TINY.recipe, inner=24))  # of more, so short a text gives a C0 that is singular
+    return data, learn(data, root / "model", size, QUIET, facts="easy").folder
 
 
 def test_table4_on_the_easy_data_with_a_model_folder(trained: tuple[Path, Path], tmp_path: Path) -> None:
