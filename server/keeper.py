@@ -22,6 +22,7 @@ from collabedit.server.clock import Clocks
 from collabedit.server.events import Decide, Event
 from collabedit.server.policy import Policy, Waits, next_event, wait_ends
 from collabedit.server.refusals import StoppingRefusal
+from collabedit.server.round_log import log_change
 from collabedit.server.rounds import Phase, Round, only_counts
 from collabedit.server.store import Recorded, Store
 from collabedit.server.transitions import advance
@@ -225,14 +226,7 @@ class RoundKeeper:
         changed = await self.ask(advance, before, event)  # to compare many claims takes a while
         self._take(Recorded(changed, await self.ask(self._store.record, changed)))
         self._waits = self._waits.after(before, changed, self._clocks.waits())
-        LOG.info(
-            "round",
-            number=changed.number,
-            what=type(event).__name__,
-            phase=changed.phase.value,
-            attempt=changed.attempt,
-            layer=changed.layer,
-        )
+        log_change(event, before, changed)
         if changed.phase.ended:
             self._latest = changed if changed.version is not None else self._latest
             self._ended = self._current

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from collabedit.server.retention import LAST, Fall, fall
+from collabedit.server.retention import LAST, Fall, fall, rate
 from collabedit.server.store import Store
 
 LOG = structlog.get_logger()
@@ -24,6 +24,15 @@ class RetentionWatch:
         """The fall that there is now; the first time that one is found on a version it is logged."""
         found = fall(self._store.retention(NEEDED))
         if found is not None and self._store.stamped(WARNED, str(found.now.version)) is None:
-            LOG.warning(found.line, version=found.now.version, since=found.best.version)
+            now, best = found.now, found.best
+            LOG.warning(
+                "retention fell",
+                version=now.version,
+                rate=round(rate(now), 4),
+                tested=now.tested,
+                held=now.held,
+                since=best.version,
+                before=round(rate(best), 4),
+            )
             self._store.stamp(WARNED, str(found.now.version), "logged")
         return found

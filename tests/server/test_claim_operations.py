@@ -178,7 +178,7 @@ def test_retention_is_told_by_version(servers, parties) -> None:
     assert asked(server, "status")["retention"] == {**told["versions"][-1], "warning": told["warning"]}
     assert members[0].operations.GetRetention(pb.GetRetentionRequest()).warning == told["warning"]
     said = [line for line in server.log().splitlines() if "retention fell" in line]
-    assert ["version 2" in said[0], "version 3" in said[1], len(said)] == [True, True, 2]
+    assert ["version=2" in said[0], "version=3" in said[1], len(said)] == [True, True, 2]
 
 
 def publish(members, states) -> None:
