@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from platformdirs import user_state_path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from collabedit.common.hparams import ResidualShares, Spread
 from collabedit.common.methods import MethodName
@@ -15,6 +15,7 @@ from collabedit.common.settings import DETECTION, ENCODING, Detection, EncodingC
 from collabedit.server.claims import ConflictPolicy
 
 DAY = 86_400.0
+ClientId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
 def default_state() -> Path:
@@ -51,7 +52,7 @@ class ServerConfig(BaseModel):
         default="first-come",
         description="whose edit is kept where parties contradict each other; manual: an admin says, `collab conflicts`",
     )
-    priority: tuple[str, ...] = Field(
+    priority: tuple[ClientId, ...] = Field(
         default=(),
         description="client that comes before others with --conflict-policy priority, highest first; may be repeated",
     )
@@ -110,3 +111,11 @@ class ServerConfig(BaseModel):
     beta1: float = Field(default=1.0, ge=0, le=1e6, description="β1 of eq. 7: weight of the accumulated ΣKKᵀ")
     min_edits: int = Field(default=8, ge=1, le=1_000_000, description="least rank of KKᵀ in a contribution")
     detection: Detection = Field(default="off", description=DETECTION)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ServerConfig:
+        if self.priority and self.conflict_policy != "priority":
+            raise ValueError("--priority goes with --conflict-policy priority: no other policy heeds it")
+        if self.conflict_policy == "priority" and not self.priority:
+            raise ValueError("--conflict-policy priority: nobody is named; give --priority CLIENT, the highest first")
+        return self

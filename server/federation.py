@@ -94,6 +94,7 @@ def _found(config: ServerConfig, store: Store, blobs: BlobStore, name: str) -> F
         method=config.method or exact_method(config.editor),
     )
     _check_editor(settings)
+    _check_policy(config, settings)
     store.found(settings.model_dump_json(), _sources(config.model, covariance))
     return Federation(settings, model, covariance)
 
@@ -106,6 +107,15 @@ def _check_editor(settings: FederationSettings) -> None:
         raise UsageError(
             f"--editor rome takes exactly one edit, --min-edits {settings.min_edits} asks for more",
             mend="give --editor emmet; or --min-edits 1, which shows the edit's key to the server",
+        )
+
+
+def _check_policy(config: ServerConfig, settings: FederationSettings) -> None:
+    """Raises UsageError for a policy of conflicts in a federation that looks for none."""
+    if settings.detection == "off" and config.model_fields_set & {"conflict_policy", "priority"}:
+        raise UsageError(
+            f"--conflict-policy {config.conflict_policy}: this federation compares no edits (its detection is off)",
+            mend="leave it out, or found a federation with --detection pre-merge or on-failure",
         )
 
 
@@ -125,6 +135,7 @@ def _resume(
         found["context_templates"] = _templates(config.context_templates, model)
     for each, value in found.items():
         _same(each, value, getattr(settings, each))
+    _check_policy(config, settings)
     _same_file("model", model.path, _model_fingerprint(model, store), settings.model_fingerprint)
     _same_file("covariance", covariance, _covariance_fingerprint(covariance, store), settings.covariance_fingerprint)
     if settings.covariance_digest not in blobs:

@@ -164,6 +164,34 @@ def test_an_editor_and_a_method_that_do_not_fit_found_nothing(refused, model, tm
     assert (code, "/nowhere.json" in line) == (5, True), line
 
 
+SETTLING = ("--detection", "pre-merge")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([*SETTLING, "--priority", "alice"], "--priority goes with --conflict-policy priority"),
+        ([*SETTLING, "--conflict-policy", "priority"], "--conflict-policy priority: nobody is named"),
+        ([*SETTLING, "--conflict-policy", "priority", "--priority", "Alice!"], "--priority: String should match"),
+        (["--conflict-policy", "manual"], "--conflict-policy manual: this federation compares no edits"),
+    ],
+)
+def test_a_policy_that_would_settle_nothing_is_refused(refused, model, tmp_path, flags, said):
+    """Exit code 2 before the federation is founded: an operator who wrote it believes that conflicts are settled."""
+    state = ("--insecure", "--state", str(tmp_path / "s"), "--listen", "localhost:0", "--model", str(model))
+    code, line = refused(*state, *flags)
+    assert (code, said in line) == (2, True), line
+    code, line = refused(*state, "--hparams", "/nowhere.json")
+    assert (code, "/nowhere.json" in line) == (5, True), "founded all the same"
+
+
+def test_a_policy_is_refused_also_by_a_federation_that_has_been_founded_without_detection(refused, founded):
+    """Detection is fixed, so it is the policy that has to go."""
+    flags = ("--insecure", "--state", str(founded), "--listen", "localhost:0", "--conflict-policy", "last-come")
+    code, line = refused(*flags)
+    assert (code, "--conflict-policy last-come: this federation compares no edits" in line) == (2, True), line
+
+
 def test_a_device_that_is_not_there_is_refused_before_a_round_needs_it(refused, model, tmp_path):
     """At the start, by name: not when everybody's contributions wait to be merged on it."""
     state = ("--insecure", "--state", str(tmp_path / "s"), "--listen", "localhost:0", "--model", str(model))
