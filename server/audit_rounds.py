@@ -23,11 +23,15 @@ def entries_of(
     where = f"round {now.number} attempt {now.attempt} layer {now.layer}"
     new = [each for each in now.members if each.digest and counted.get(each.client) != each.digest]
     entries = [entry(at, each.client, "client", "contribute", f"{where} {each.digest}") for each in new]
-    if verdicts:
-        entries.append(entry(at, SERVER, SERVER, "settle", f"round {now.number}: {_counts(verdicts)}"))
+    entries += settled(now, at, verdicts)
     if now.phase in ENDS and before is not now.phase:
         entries.append(entry(at, SERVER, SERVER, "roll back" if _restores(now) else ENDS[now.phase], _end(now)))
     return entries
+
+
+def settled(now: Round, at: float, verdicts: Sequence[Verdict]) -> list[Entry]:
+    """Verdicts that were given in a round, counted; nothing where there are none."""
+    return [entry(at, SERVER, SERVER, "settle", f"round {now.number}: {_counts(verdicts)}")] if verdicts else []
 
 
 def _counts(verdicts: Sequence[Verdict]) -> str:

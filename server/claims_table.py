@@ -55,15 +55,18 @@ def new_verdicts(connection: Connection, round_: Round) -> Sequence[Verdict]:
     return round_.verdicts[int(connection.execute(given).scalar_one()) :]
 
 
-def tell_overwritten(connection: Connection, round_: Round) -> None:
-    """Gives those their verdict whose edits a round that has just published a version took the place of."""
+def tell_overwritten(connection: Connection, round_: Round) -> Sequence[Verdict]:
+    """Gives those a verdict, and returns it, whose edits a round that has just published took the place of."""
     claims = tables.CLAIMS
     here = and_(claims.c.round == round_.number, claims.c.source == ENTERED, claims.c.judged_out == 0)
     merged = {each.client for each in round_.contributed}
     new = [each for each in map(_merged, connection.execute(select(claims).where(here))) if each.client in merged]
-    if new:
-        history = _history(connection, {each.claim.slot for each in new}, _lineage(connection, round_.base_version))
-        _give(connection, round_.number, overwritten(history, new))
+    if not new:
+        return ()
+    history = _history(connection, {each.claim.slot for each in new}, _lineage(connection, round_.base_version))
+    verdicts = overwritten(history, new)
+    _give(connection, round_.number, verdicts)
+    return verdicts
 
 
 def with_claims(connection: Connection, round_: Round) -> Round:

@@ -14,7 +14,7 @@ from collabedit.common.errors import StateError
 from collabedit.common.watched import LayerNumbers
 from collabedit.server import audit_table, tables
 from collabedit.server.audit import SERVER, entry
-from collabedit.server.audit_rounds import entries_of
+from collabedit.server.audit_rounds import entries_of, settled
 from collabedit.server.claims_table import new_verdicts, tell_overwritten, with_claims, write_claims, write_told
 from collabedit.server.rounds import LayerWeights, Member, Phase, Round, Status
 from collabedit.server.sql_claims import SqlClaims
@@ -89,7 +89,7 @@ class SqlStore(SqlClaims):
                 put(connection, tables.LAYER_NUMBERS, key, {"numbers": numbers.model_dump_json(exclude_none=True)})
             write_told(connection, round_, verdicts)
             if round_.version is not None and round_.restores is None and phase is not Phase.PUBLISHED:
-                tell_overwritten(connection, round_)
+                noted += settled(round_, self._clock(), tell_overwritten(connection, round_))
             audit_table.append(connection, noted)
         return revision
 

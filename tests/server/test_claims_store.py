@@ -176,6 +176,11 @@ def test_a_later_round_tells_whose_edits_it_overwrites(store):
     publish(store, 1, 0, {"bern": FRENCH})
     publish(store, 2, 1, {"arosa": ENGLISH, "bern": ALONE})
     assert told(store, "bern") == [(1 + 1, FRENCH, "overwritten")]
+    noted = [(each.entry.what, each.entry.object) for each in store.audit(0, 99)]
+    assert noted[-2:] == [
+        ("publish", "round 2 version 2: arosa, bern"),
+        ("settle", "round 2: 1 overwritten by last-come"),
+    ]
     back = RollBack(at=6.0, to=1, merged=WEIGHTS, reason="back")
     record(store, replace(NEW, number=3, base_version=2), back)
     publish(store, 4, 3, {"chur": DUTCH})
