@@ -140,8 +140,8 @@ def _device(config: ServerConfig) -> str:
 
 def _coordinator(parts: Parts) -> Coordinator:
     config, federation = parts.config, parts.federation
-    rule = Rule(config.conflict_policy, config.priority)
-    policy = Policy(config.entry_window, config.round_deadline, config.layer_deadline, config.liveness, rule)
+    waits = (config.entry_window, config.round_deadline, config.layer_deadline, config.liveness)
+    policy = Policy(*waits, _rule(config, parts.store, certified=parts.trust is not None))
     roots = config.state / ROOTS
     past = NormHistory(parts.store, config.norm_ratio).bounds
     merger = Merger(
@@ -151,6 +151,15 @@ def _coordinator(parts: Parts) -> Coordinator:
     expects = federation.settings.detection == "on-failure"
     plan = Plan(federation.exchanges, config.quorum, config.keep_versions, expects)
     return Coordinator(parts.store, merger, plan, policy)
+
+
+def _rule(config: ServerConfig, store: Store, *, certified: bool) -> Rule:
+    """How conflicts are settled. Warns of a name that nobody has enrolled by: a slip, or somebody who is to come."""
+    enrolled = {each.id for each in store.clients()} if certified else set(config.priority)
+    unknown = [each for each in config.priority if each not in enrolled]
+    if unknown:
+        LOG.warning("priority names clients that have not enrolled", clients=unknown)
+    return Rule(config.conflict_policy, config.priority)
 
 
 def _open_ports(parts: Parts, coordinator: Coordinator, recorder: Recorder) -> Ports:

@@ -9,13 +9,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 from click.testing import CliRunner
 
+from collabedit.server.claims import Rule
+from collabedit.server.config import ServerConfig
 from collabedit.server.main import main
 from collabedit.server.main import server as command
+from collabedit.server.process import _rule
+from collabedit.server.store import Client
 
 
 @pytest.fixture
@@ -190,6 +195,16 @@ def test_a_policy_is_refused_also_by_a_federation_that_has_been_founded_without_
     flags = ("--insecure", "--state", str(founded), "--listen", "localhost:0", "--conflict-policy", "last-come")
     code, line = refused(*flags)
     assert (code, "--conflict-policy last-come: this federation compares no edits" in line) == (2, True), line
+
+
+def test_a_priority_that_nobody_has_enrolled_by_is_told(tmp_path):
+    """A slip in a name would put its party last, and nothing else would say so; in plaintext nobody enrols."""
+    config = ServerConfig(conflict_policy="priority", priority=("alice", "bop"))
+    store = SimpleNamespace(clients=lambda: [Client("alice", "client", "1", 0.0), Client("bob", "client", "2", 0.0)])
+    with structlog.testing.capture_logs() as lines:
+        assert _rule(config, store, certified=True) == Rule("priority", ("alice", "bop"))
+        _rule(config, store, certified=False)
+    assert [(each["log_level"], each["clients"]) for each in lines] == [("warning", ["bop"])]
 
 
 def test_a_device_that_is_not_there_is_refused_before_a_round_needs_it(refused, model, tmp_path):
