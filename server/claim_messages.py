@@ -19,7 +19,7 @@ MOST_CLAIMS: Final = 100_000
 VERDICTS_AT_ONCE: Final = 20_000
 CHECK: Final = re.compile(r"[1-9][0-9]{0,8}:[0-9a-f]{32}")
 KINDS: Final = {kind: f"VERDICT_KIND_{kind.name}" for kind in Kind}
-MEND: Final = "get the key that the others have (collab pki federation-key open), and start the client again"
+OPEN: Final = "open what another party has sealed for you (collab pki federation-key open), and start the client again"
 
 
 def claims_of(claims: Iterable[pb.Claim], at_most: int) -> tuple[Claim, ...]:
@@ -59,11 +59,12 @@ class KeyChecks:
         if not self._needed or not (told or check):
             return
         if not check:
-            raise FederationKeyRefusal(f"{client} has no federation key, and this federation needs one", mend=MEND)
+            raise FederationKeyRefusal(f"{client} has no federation key, and this federation needs one", mend=OPEN)
         if not CHECK.fullmatch(check):
             raise BadRequestRefusal("that is no check of a federation key")
         pinned = await asyncio.to_thread(self._store.key_check)
         pinned = pinned or await asyncio.to_thread(self._store.pin_key_check, check)
         if check != pinned:
             what = f"{client} has federation key {check}, the others have {pinned}"
-            raise FederationKeyRefusal(what, mend=MEND)
+            mend = f"{OPEN}; if {check} is the right one, an admin runs collab pki federation-key announce {check}"
+            raise FederationKeyRefusal(what, mend=mend)

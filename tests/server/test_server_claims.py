@@ -172,6 +172,7 @@ def test_claims_need_one_key(servers, parties):
     restarted(server)
     why = f"bern has federation key {OTHER}, the others have {KEY}"
     expect_refused(lambda: bern.join(check=OTHER), "federation-key", why)
+    expect_refused(lambda: bern.join(check=OTHER), "federation-key", f"pki federation-key announce {OTHER}")
     admin.join()
     admin.operations.SetKeyCheck(pb.SetKeyCheckRequest(key_check=OTHER))
     bern.join(check=OTHER)
