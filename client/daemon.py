@@ -9,6 +9,7 @@ from collabedit.client.backoff import STEPS
 from collabedit.client.config import ClientConfig
 from collabedit.client.connection import QuotaError, ServerFailedError, StaleRoundError, StaleVersionError
 from collabedit.client.decide import Act, Place, decide
+from collabedit.client.edit_life import WAITING
 from collabedit.client.equipment import Equipment
 from collabedit.client.news import Changes
 from collabedit.client.report import missing_line, result
@@ -127,10 +128,10 @@ class Daemon:
         """With `--once`, where nothing is to be done at present: whether that is all. Raises what is missing."""
         if place.round is not None:
             return False
-        waiting = self._state.waiting()
-        if (waiting or not self._keys) and self._steps.lacking(waiting):
+        waiting = self._state.count(WAITING)
+        if (waiting or not self._keys) and self._steps.lacking():
             raise RoundError(
-                missing_line(len(waiting), self._settings.min_edits),
+                missing_line(waiting, self._settings.min_edits),
                 mend=f"add edits of other facts to {self._config.edits}; those merged before do not count",
             )
         return not waiting and not self._awaits_report(place)
@@ -160,9 +161,9 @@ class Daemon:
             return f"round {now.round}: {now.contributed} of {now.members} members are done" if now.members > 1 else ""
         if place.ready:
             return f"round {now.round} is under way without us; waiting for the next"
-        waiting = self._state.waiting()
-        if self._intake.blocked or not self._steps.lacking(waiting):
+        waiting = self._state.count(WAITING)
+        if self._intake.blocked or not self._steps.lacking():
             return f"waiting for {self._config.edits} to be mended"
         if waiting:
-            return f"{missing_line(len(waiting), self._settings.min_edits)}; waiting for {self._config.edits}"
+            return f"{missing_line(waiting, self._settings.min_edits)}; waiting for {self._config.edits}"
         return f"nothing new in {self._config.edits}; following it"

@@ -1,27 +1,26 @@
-"""The ledger: every edit that this client ever read, what became of it, and what has been measured of it.
+"""The ledger: every edit that this client ever read, and what became of it.
 
 Whatever changes an edit's state goes through `_change`, which writes the row of the edit's life in the same
-transaction.
+transaction. What a client asks at every step is a count, which costs nothing that grows with the edits' texts.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from collabedit.client.contradictions import contradicts
 from collabedit.client.edit_life import NEXT, WAITING, Cause, EditStatus, LedgerEntry, LifeRow
-from collabedit.client.schema import edits, life, residuals, retention
+from collabedit.client.schema import edits, life
 from collabedit.client.state_database import StateDatabase
 from collabedit.common.edits import Edit, Parsed
 
 AT_ONCE: Final = 500  # keys in one statement
 LINE_WENT: Final = "its line went from the file"
-Residual = Literal["fresh", "held"]
 
 
 class Ledger(StateDatabase):
@@ -37,6 +36,19 @@ class Ledger(StateDatabase):
         with self._transaction() as connection:
             return self._select(connection, having(statuses))
 
+    def _keys(self, connection: sa.Connection, statuses: Iterable[EditStatus]) -> list[str]:
+        return list(connection.scalars(sa.select(edits.c.key).where(having(statuses)).order_by(edits.c.seq)))
+
+    def count(self, statuses: Collection[EditStatus]) -> int:
+        """How many edits are in one of those states."""
+        with self._transaction() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(edits).where(having(statuses))) or 0
+
+    def keys(self, statuses: Collection[EditStatus]) -> frozenset[str]:
+        """The keys of those."""
+        with self._transaction() as connection:
+            return frozenset(self._keys(connection, statuses))
+
     def ledger(self) -> list[LedgerEntry]:
         """Every edit that this client ever read, in the order it first read them."""
         with self._transaction() as connection:
@@ -44,16 +56,15 @@ class Ledger(StateDatabase):
 
     def entries(self, keys: Iterable[str]) -> list[LedgerEntry]:
         """The ledger's entries of `keys`, in the ledger's order."""
-        wanted = set(keys)
-        return [each for each in self.ledger() if each.key in wanted]
+        with self._transaction() as connection:
+            rows = [
+                row for some in parts(keys) for row in connection.execute(sa.select(edits).where(edits.c.key.in_(some)))
+            ]
+        return [_entry(row) for row in sorted(rows, key=lambda row: row.seq)]
 
     def waiting(self) -> list[LedgerEntry]:
         """The edits that wait for a round."""
         return self._having(*WAITING)
-
-    def pending(self) -> list[LedgerEntry]:
-        """The same as `waiting`."""
-        return self.waiting()
 
     def batch(self) -> list[LedgerEntry]:
         """The edits of the round under way: fixed when it was entered, but for those that a verdict took out."""
@@ -66,10 +77,6 @@ class Ledger(StateDatabase):
     def failed(self) -> list[LedgerEntry]:
         """Merged edits that did not take, and of which nothing has been decided."""
         return self._having(EditStatus.FAILED)
-
-    def held(self) -> list[LedgerEntry]:
-        """Edits whose retention is measured: those that held when they were last scored, and those forgotten since."""
-        return self._having(EditStatus.VERIFIED, EditStatus.FORGOTTEN)
 
     def done(self) -> set[str]:
         """Keys of the edits that have entered a round or come to an end, other than by their line's going."""
@@ -138,19 +145,10 @@ class Ledger(StateDatabase):
         An edit is what it says: a changed line is a new edit. What is in a round or merged stays so. Details that the
         key leaves out (paraphrases, neighbours, id) follow the file.
         """
-        found = reversed(list(zip(parsed.edits, parsed.lines, strict=True)))
-        first = {edit.key: (edit, line) for edit, line in found}
+        first = _first_lines(parsed)
         with self._transaction() as connection:
-            known = {row.key: row for row in connection.execute(sa.select(edits.c.key, edits.c.status, edits.c.cause))}
-            new = [key for key in first if key not in known]
-            for key, (edit, line) in sorted(first.items(), key=lambda item: item[1][1]):
-                said = {"id": edit.id, "line": line, "json": edit.model_dump_json(), "present": 1}
-                if key in known:
-                    connection.execute(edits.update().where(edits.c.key == key).values(**said))
-                else:
-                    connection.execute(edits.insert().values(key=key, status=EditStatus.PENDING.value, **said))
-            for some in parts(new):
-                self._write_life(connection, edits.c.key.in_(some))
+            known = {row.key: row for row in connection.execute(sa.select(edits))}
+            self._write_lines(connection, first, known)
             back = [key for key in first if key in known and _comes_back(known[key].cause, first[key][0], parsed.edits)]
             self._change(connection, back, EditStatus.PENDING, reason="", round=None)
             gone = [key for key in known if key not in first]
@@ -159,106 +157,29 @@ class Ledger(StateDatabase):
             waited = [key for key in gone if EditStatus(known[key].status) in WAITING]
             self._withdraw(connection, waited, Cause.FILE, LINE_WENT)
 
+    def _write_lines(
+        self, connection: sa.Connection, first: Mapping[str, tuple[Edit, int]], known: Mapping[str, sa.Row[Any]]
+    ) -> None:
+        """Stores what the file says of each edit, where that is news; those that are not known yet wait from now on."""
+        said = {
+            key: {"id": edit.id, "line": line, "json": edit.model_dump_json(), "present": 1}
+            for key, (edit, line) in first.items()
+        }
+        new = [key for key in said if key not in known]
+        write_by_key(
+            connection, {key: each for key, each in said.items() if key in known and _differs(known[key], each)}
+        )
+        if new:
+            waits = EditStatus.PENDING.value
+            connection.execute(edits.insert(), [{"key": key, "status": waits, **said[key]} for key in new])
+        for some in parts(new):
+            self._write_life(connection, edits.c.key.in_(some))
+
     def reopen_known(self) -> None:
         """Lets edits wait again that were skipped because the model held them."""
         with self._transaction() as connection:
-            known = connection.scalars(sa.select(edits.c.key).where(having([EditStatus.KNOWN]))).all()
+            known = self._keys(connection, [EditStatus.KNOWN])
             self._wait_again(connection, known, EditStatus.PENDING, reason="", version=None)
-
-    # ------------------------------------------------------------------------------------------------ screening
-
-    def unscreened(self, version: int) -> list[LedgerEntry]:
-        """Waiting edits that were not screened on that version."""
-        with self._transaction() as connection:
-            return self._select(connection, *_unscreened(version))
-
-    def is_screened(self, version: int) -> bool:
-        """Whether there are none."""
-        with self._transaction() as connection:
-            return connection.execute(sa.select(edits.c.key).where(*_unscreened(version)).limit(1)).first() is None
-
-    def screened(self, version: int, known: Mapping[str, str], measured: Mapping[str, Mapping[str, Any]]) -> None:
-        """Notes that all waiting edits were screened on a version.
-
-        known: of those that it holds already, which are skipped from now on, the reason by key. measured: what was
-        found, by key.
-        """
-        with self._transaction() as connection:
-            waiting = set(connection.scalars(sa.select(edits.c.key).where(having(WAITING))))
-            connection.execute(edits.update().where(having(WAITING)).values(screened=version))
-            for key in waiting & measured.keys():
-                said = json.dumps(dict(measured[key]))
-                connection.execute(edits.update().where(edits.c.key == key).values(measured=said))
-            for key in sorted(waiting & known.keys()):
-                self._change(connection, [key], EditStatus.KNOWN, version=version, reason=known[key])
-
-    def record_residuals(self, kind: Residual, values: Mapping[str, float]) -> None:
-        """Stores ‖z − h‖ by key: of edits as they were first searched for ("fresh"), or once merged ("held")."""
-        with self._transaction() as connection:
-            for key, value in values.items():
-                connection.execute(residuals.delete().where(residuals.c.kind == kind, residuals.c.key == key))
-                connection.execute(residuals.insert().values(kind=kind, key=key, value=value))
-
-    def residual_history(self) -> tuple[list[float], list[float]]:
-        """Every residual stored, fresh and held, each in the order in which they were."""
-        order = sa.text("rowid")
-        with self._transaction() as connection:
-            rows = connection.execute(sa.select(residuals.c.kind, residuals.c.value).order_by(order)).all()
-        return [row.value for row in rows if row.kind == "fresh"], [row.value for row in rows if row.kind == "held"]
-
-    # ------------------------------------------------------------------------------------------------ scores
-
-    def _score(self, connection: sa.Connection, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        for key, each in scores.items():
-            connection.execute(edits.update().where(edits.c.key == key).values(scores=json.dumps(dict(each))))
-
-    def _judge(self, connection: sa.Connection, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Merged edits are verified or have failed once they are scored."""
-        merged = set(connection.scalars(sa.select(edits.c.key).where(having([EditStatus.MERGED]))))
-        took = [key for key in scores if key in merged and scores[key].get("took")]
-        failed = [key for key in scores if key in merged and not scores[key].get("took")]
-        self._change(connection, took, EditStatus.VERIFIED, reason="")
-        self._change(connection, failed, EditStatus.FAILED, reason="it did not take on the merged weights")
-
-    def record_retention(
-        self,
-        version: int,
-        held: Mapping[str, Mapping[str, Any]],
-        forgotten: Mapping[str, Mapping[str, Any]],
-        *,
-        resubmit: bool,
-    ) -> None:
-        """Stores how edits of `held()` do on a version: the scores of those that hold, and of those that do not.
-
-        One that was forgotten and holds again is verified again. resubmit: what is forgotten waits for a round again,
-        as long as the file holds its line.
-        """
-        with self._transaction() as connection:
-            connection.execute(retention.delete().where(retention.c.version == version))
-            tested = len(held) + len(forgotten)
-            connection.execute(retention.insert().values(version=version, tested=tested, held=len(held)))
-            self._score(connection, held)
-            self._score(connection, forgotten)
-            rows = connection.execute(sa.select(edits.c.key, edits.c.status)).all()
-            before = {row.key: row.status for row in rows}
-            back = [key for key in held if before.get(key) == EditStatus.FORGOTTEN.value]
-            self._change(connection, back, EditStatus.VERIFIED, reason="")
-            lost = [key for key in forgotten if before.get(key) == EditStatus.VERIFIED.value]
-            self._change(connection, lost, EditStatus.FORGOTTEN, reason=f"it holds no longer on version {version}")
-            if resubmit:
-                here = sa.and_(having([EditStatus.FORGOTTEN]), edits.c.present == 1)
-                again = [key for key in connection.scalars(sa.select(edits.c.key).where(here)) if key in forgotten]
-                self._change(connection, again, EditStatus.RESUBMITTED, reason=f"forgotten by version {version}")
-
-    def retained(self, version: int) -> tuple[int, int] | None:
-        """How many edits were looked at on a version, and how many of them held; None where none were yet."""
-        with self._transaction() as connection:
-            row = connection.execute(sa.select(retention).where(retention.c.version == version)).one_or_none()
-        return (row.tested, row.held) if row is not None else None
-
-    def _retention(self, connection: sa.Connection) -> list[tuple[int, int, int]]:
-        rows = connection.execute(sa.select(retention).order_by(retention.c.version))
-        return [(row.version, row.tested, row.held) for row in rows]
 
 
 def having(statuses: Iterable[EditStatus]) -> sa.ColumnElement[bool]:
@@ -266,8 +187,12 @@ def having(statuses: Iterable[EditStatus]) -> sa.ColumnElement[bool]:
     return edits.c.status.in_([each.value for each in statuses])
 
 
-def _unscreened(version: int) -> tuple[sa.ColumnElement[bool], ...]:
-    return having(WAITING), sa.or_(edits.c.screened.is_(None), edits.c.screened != version)
+def write_by_key(connection: sa.Connection, values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Updates edits, all in one statement. values: the new ones of each, by key; of the same columns for all."""
+    rows = [{"of": key, **{f"new_{name}": value for name, value in each.items()}} for key, each in values.items()]
+    if rows:
+        columns: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in next(iter(values.values()))}
+        connection.execute(edits.update().where(edits.c.key == sa.bindparam("of")).values(**columns), rows)
 
 
 def parts(keys: Iterable[str]) -> Iterator[list[str]]:
@@ -275,6 +200,17 @@ def parts(keys: Iterable[str]) -> Iterator[list[str]]:
     every = list(keys)
     for start in range(0, len(every), AT_ONCE):
         yield every[start : start + AT_ONCE]
+
+
+def _first_lines(parsed: Parsed) -> dict[str, tuple[Edit, int]]:
+    """Each edit of the file and the first line that says it, by key, in the order of the lines."""
+    found = reversed(list(zip(parsed.edits, parsed.lines, strict=True)))
+    first = {edit.key: (edit, line) for edit, line in found}
+    return dict(sorted(first.items(), key=lambda item: item[1][1]))
+
+
+def _differs(row: sa.Row[Any], values: Mapping[str, Any]) -> bool:
+    return any(row._mapping[name] != value for name, value in values.items())
 
 
 def _comes_back(cause: str | None, edit: Edit, file: Sequence[Edit]) -> bool:

@@ -52,12 +52,11 @@ class LookingBack:
 
     def _note_held(self, version: int) -> None:
         """Measures on these weights what residuals a few of our merged edits have, as far as they are answered."""
-        held = [each for each in self._tools.state.held() if each.status is EditStatus.VERIFIED]
-        chosen = sample(keys_of(held), version, SAMPLE)
-        entries = [each for each in held if each.key in chosen]
+        state = self._tools.state
+        entries = state.entries(sample(state.keys([EditStatus.VERIFIED]), version, SAMPLE))
         found = self._scored(entries, "looking at edits that were merged")
         right = [each for each in entries if answered(found[each.key])]
-        self._tools.state.record_residuals("held", self._residuals(right))
+        state.record_residuals("held", self._residuals(right))
 
     def _residuals(self, entries: Sequence[LedgerEntry]) -> dict[str, float]:
         """‖z − h‖ on these weights, by key."""
@@ -83,9 +82,7 @@ class LookingBack:
     def _retain(self, version: int) -> None:
         """Measures what the version has kept of earlier rounds."""
         tools, state = self._tools, self._tools.state
-        earlier = [each for each in state.held() if each.version is not None and each.version < version]
-        chosen = sample(keys_of(earlier), version, tools.retention_sample)
-        entries = [each for each in earlier if each.key in chosen]
+        entries = state.entries(sample(state.held(before=version), version, tools.retention_sample))
         scores = tools.score(edits_of(entries), "scoring edits of earlier rounds").edits
         found = judged(dict(zip(keys_of(entries), map(verdict, scores), strict=True)))
         new = [each for each in entries if each.key in found.forgotten and each.status is EditStatus.VERIFIED]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from collabedit.client.decide import Act, Action, Place
-from collabedit.client.edit_life import LedgerEntry
+from collabedit.client.edit_life import WAITING, EditStatus
 from collabedit.client.editing_steps import EditingSteps
 from collabedit.client.equipment import Course, Equipment, WorldMovedError
 from collabedit.client.looking_back import LookingBack
@@ -47,7 +47,7 @@ class Steps:
         return Place(
             version=version,
             ready=round_ is None and self._ready(),
-            unscored=bool(state.unscored()),
+            unscored=state.count([EditStatus.MERGED]) > 0,
             round=round_,
             attempt=course.attempt,
             targets=course.targets is not None,
@@ -58,24 +58,34 @@ class Steps:
             unscreened=round_ is None and tools.skip_known and not state.is_screened(version),
             measured=version == 0 or state.retained(version) is not None,
             reported=state.reported,
-            owes=any(each.outcome == "merged" for each in state.rounds()),
+            owes=state.ever_merged,
             starved=round_ is not None and course.targets is None and self._starved(round_),
             detection=tools.settings.detection,
         )
 
     def _ready(self) -> bool:
         """Enough edits wait, and not only those that were refused before."""
-        waiting = self._tools.state.waiting()
-        new = frozenset(each.key for each in waiting) != self.course.held_back
-        return new and not self._tools.intake.blocked and self.lacking(waiting) == 0
+        return not self._tried() and not self._tools.intake.blocked and self.lacking() == 0
 
-    def lacking(self, waiting: Sequence[LedgerEntry]) -> int:
-        """How many edits more must wait before a round is entered with these, as far as can be told beforehand."""
-        tried = frozenset(each.key for each in waiting) == self.course.held_back
-        return self._tools.lacking(waiting, 0 if tried or not waiting else len(self._tools.padding))
+    def _tried(self) -> bool:
+        """Those that wait are those that were refused."""
+        state, refused = self._tools.state, self.course.held_back
+        return state.count(WAITING) == len(refused) and state.keys(WAITING) == refused
+
+    def lacking(self) -> int:
+        """How many edits more must wait before a round is entered, as far as can be told beforehand.
+
+        Each that waits is one at least: they are read only where they are fewer than a round takes.
+        """
+        tools = self._tools
+        count = tools.state.count(WAITING)
+        if count >= tools.settings.min_edits:
+            return 0
+        return tools.lacking(tools.state.waiting(), 0 if not count or self._tried() else len(tools.padding))
 
     def _starved(self, round_: int) -> bool:
-        return len(self._tools.contributed(round_)) < self._tools.settings.min_edits
+        least = self._tools.settings.min_edits
+        return self._tools.state.count([EditStatus.ENTERED]) < least and len(self._tools.contributed(round_)) < least
 
     def _written(self, round_: int) -> frozenset[int]:
         written = self._tools.state.contributions(round_, self.course.attempt)

@@ -229,7 +229,7 @@ def test_what_is_forgotten_is_told_or_queued_again(state: ClientState, resubmit:
     state.take_in(parsed("Anna", "Boris", "Carla"))
     merge(state, 1)
     state.take_in(parsed("Anna", "Boris"))
-    anna, boris, carla = (each.key for each in state.held())
+    anna, boris, carla = state.held()
     state.record_retention(2, {anna: TOOK}, {boris: LOST, carla: LOST}, resubmit=resubmit)
     again = S.RESUBMITTED if resubmit else S.FORGOTTEN
     assert statuses(state) == {"Anna": S.VERIFIED, "Boris": again, "Carla": S.FORGOTTEN}
@@ -366,7 +366,7 @@ class Ledgers(RuleBasedStateMachine):
     @rule(data=st.data(), resubmit=st.booleans())
     def retain(self, data: st.DataObject, resubmit: bool) -> None:
         self.version += 1
-        keys = [each.key for each in self.state.held()]
+        keys = self.state.held()
         lost = data.draw(st.sets(st.sampled_from(keys))) if keys else set()
         held = {key: TOOK for key in keys if key not in lost}
         forgotten = dict.fromkeys(sorted(lost), LOST)

@@ -154,7 +154,7 @@ def test_edits_that_are_too_alike_are_not_sent(host, told, tools, tmp_path: Path
     with pytest.raises(ContributionError, match=r"KKᵀ has rank 1; the federation's minimum is 8"):
         client.end()
     with ClientState(StateFolder(host.folder / "eve").ledger) as state:
-        assert len(state.pending()) == 8
+        assert len(state.waiting()) == 8
         assert state.round is None
 
 
@@ -165,8 +165,8 @@ def test_no_quorum(host, tools, mine: Path) -> None:
         tools.in_process(host, "ada", address, mine).end()
     assert refusal.value.exit_code == ExitCode.ROUND_FAILED
     with ClientState(StateFolder(host.folder / "ada").ledger) as state:
-        assert all("no quorum" in each.reason for each in state.pending())
-        assert len(state.pending()) == 8
+        assert all("no quorum" in each.reason for each in state.waiting())
+        assert len(state.waiting()) == 8
     shown = host.start(tools.BIN / "collab", "rounds", "show", "1", "--insecure", "--server", address)
     assert shown.end() == 0
     (member,) = (line for line in shown.out if line.startswith("ada "))

@@ -46,23 +46,23 @@ def test_new_lines_wait_and_vanished_lines_are_withdrawn(state: ClientState) -> 
     """The ledger follows the file: new lines wait, vanished ones are withdrawn, and come back when their line does."""
     state.take_in(parsed("Anna", "Boris"))
     state.take_in(parsed("Boris", "Carla"))
-    assert subjects(state.pending()) == ["Boris", "Carla"]
+    assert subjects(state.waiting()) == ["Boris", "Carla"]
     assert [each.status for each in state.ledger()] == [EditStatus.WITHDRAWN, EditStatus.PENDING, EditStatus.PENDING]
     state.take_in(parsed("Anna"))
-    assert subjects(state.pending()) == ["Anna"]
+    assert subjects(state.waiting()) == ["Anna"]
 
 
 def test_a_changed_line_is_a_new_edit(state: ClientState) -> None:
     """A line that says something else is another edit; the one it said before is withdrawn if it was not merged."""
     state.take_in(parsed("Anna"))
     state.take_in(parsed("Anna", target="Dutch"))
-    assert [each.edit.target_new for each in state.pending()] == ["Dutch"]
+    assert [each.edit.target_new for each in state.waiting()] == ["Dutch"]
 
 
 def test_the_same_said_twice_counts_once(state: ClientState) -> None:
     """Lines that say the same are one edit, at the first line's number."""
     state.take_in(parsed("Anna", "Anna"))
-    assert [each.line for each in state.pending()] == [1]
+    assert [each.line for each in state.waiting()] == [1]
 
 
 def test_a_rounds_batch_is_fixed_when_it_is_entered(state: ClientState) -> None:
@@ -71,7 +71,7 @@ def test_a_rounds_batch_is_fixed_when_it_is_entered(state: ClientState) -> None:
     state.enter(3)
     state.take_in(parsed("Boris", "Carla"))
     assert subjects(state.enter(3)) == subjects(state.batch()) == ["Anna", "Boris"]
-    assert subjects(state.pending()) == ["Carla"]
+    assert subjects(state.waiting()) == ["Carla"]
     assert state.round == 3
 
 
@@ -90,7 +90,7 @@ def test_a_published_round_merges_its_edits(state: ClientState) -> None:
     assert state.failed() != []
     assert state.rounds()[0].scores == {"ES": 1.0}
     state.take_in(parsed("Anna"))
-    assert state.pending() == []
+    assert state.waiting() == []
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_edits_of_a_round_that_left_them_out_wait_again(state: ClientState, outc
     state.take_in(parsed("Anna"))
     state.enter(3)
     state.settle(outcome)
-    (entry,) = state.pending()
+    (entry,) = state.waiting()
     assert entry.reason == outcome.reason
     assert state.rounds()[0].version is None
 
@@ -126,7 +126,7 @@ def test_a_round_that_did_not_take_us_in_leaves_no_trace(state: ClientState) -> 
     state.take_in(parsed("Anna"))
     state.enter(3)
     state.release()
-    (entry,) = state.pending()
+    (entry,) = state.waiting()
     assert (entry.round, state.round, state.rounds()) == (None, None, [])
 
 

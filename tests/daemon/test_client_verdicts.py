@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from collabedit.client import equipment
+from collabedit.client import equipment, ledger
 from collabedit.client.connection import StaleRoundError
 from collabedit.client.decide import Act, decide
 from collabedit.client.edit_life import EditStatus, VerdictKind
@@ -424,6 +424,28 @@ def test_a_server_of_the_release_before_gets_neither_claims_nor_reports(party) -
     assert one.go_on() is Act.WAIT
     assert one.said("report") == []
     assert one.said("verdicts") == []
+
+
+def test_where_a_client_stands_is_told_without_reading_its_edits(party, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they wait, are in a round or were merged: to find that there is nothing to do costs no look at them."""
+
+    def stands(one: Party) -> Act:
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger, "_entry", lambda row: pytest.fail("an edit was read"))
+            return decide(one.steps.place(), one.federation.now()).act
+
+    one = party(detection="off")
+    one.federation.change(phase=Phase.MERGING)
+    one.go_on()
+    assert stands(one) is Act.WAIT
+    one.federation.change(phase=Phase.OPEN)
+    one.go_on()
+    assert stands(one) is Act.FIND_TARGETS
+    one.model.holds = {edit.key for edit in one.edits}
+    one.merge(1)
+    assert stands(one) is Act.CATCH_UP
+    one.go_on()
+    assert stands(one) is Act.WAIT
 
 
 def test_a_round_that_closed_meanwhile_gives_the_edits_back(party) -> None:
