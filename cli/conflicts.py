@@ -111,9 +111,7 @@ def _print(found: list[dict[str, Any]]) -> None:
             each["round"],
             "undecided" if each["kept"] is None else each["kept"],
             each["policy"],
-            "\n".join(
-                f"{who['client']}: {who['fact'][:SHORT]} {who['verdict'] or 'goes on'}" for who in each["claimants"]
-            ),
+            "\n".join(map(_claim, each["claimants"])),
         ]
         for each in found
     ]

@@ -34,7 +34,7 @@ class StatusOptions(BaseModel):
 @click.option(
     "--only",
     multiple=True,
-    type=click.Choice([each.value for each in EditStatus]),
+    type=STATES,
     help="Edits in this state alone; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with each edit's whole life.")
@@ -66,21 +66,7 @@ def _print(told: Mapping[str, Any]) -> None:
 
     rows = [_row(each) for each in told["edits"]]
     if rows:
-        columns = [
-            "edit",
-            "line",
-            "subject",
-            "target",
-            "state",
-            "round",
-            "version",
-            "ES",
-            "PS",
-            "NS",
-            "right",
-            "reason",
-        ]
-        print_table(columns, rows)
+        print_table(COLUMNS, rows)
         click.echo()
     click.echo(_summary(told))
 
