@@ -87,8 +87,10 @@ def _decided(options: RemoteOptions, slot: str, keep: str) -> dict[str, Any]:
 
     with open_connection(options) as connection:
         stub = rpc.OperationsStub(connection.channel)
-        found = connection.call(stub.ListConflicts, pb.ListConflictsRequest(), patience=PATIENCE).conflicts
-        request = pb.DecideConflictRequest(slot=_only([each.slot for each in found], slot), keep=keep)
+        asked = (pb.ListConflictsRequest(undecided=each) for each in (True, False))  # each: the newest ones alone
+        found = [connection.call(stub.ListConflicts, each, patience=PATIENCE).conflicts for each in asked]
+        slots = [conflict.slot for conflicts in found for conflict in conflicts]
+        request = pb.DecideConflictRequest(slot=_only(slots, slot), keep=keep)
         reply = connection.call(stub.DecideConflict, request, patience=PATIENCE)
         return conflict_object(reply.conflicts[0])
 

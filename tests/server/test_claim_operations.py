@@ -107,6 +107,34 @@ def test_what_cannot_be_decided(contradicted) -> None:
     assert asked(server, "conflicts") == before
 
 
+def test_a_conflict_is_decided_however_many_came_after_it(monkeypatch):
+    """The server lists the newest ones: what `--undecided` shows is found also where it is none of these."""
+    old, new = (pb.Conflict(slot=bytes([each] * 32), round=each) for each in (1, 2))
+    decided: list[bytes] = []
+
+    class Connection:
+        def __init__(self, *_: object) -> None:
+            self.channel = grpc.insecure_channel("localhost:1")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.channel.close()
+
+        def call(self, _: object, request, **__: object) -> pb.ListConflictsReply:
+            if isinstance(request, pb.ListConflictsRequest):
+                return pb.ListConflictsReply(conflicts=[old if request.undecided else new])
+            decided.append(request.slot)
+            return pb.ListConflictsReply(conflicts=[old])
+
+    monkeypatch.setattr("collabedit.cli.conflicts.open_connection", Connection)
+    for slot in ("0101", "0202"):
+        words = ["conflicts", "decide", slot, "--keep", "alice", "--insecure"]
+        assert CliRunner().invoke(collab, words, catch_exceptions=False).exit_code == 0
+    assert decided == [old.slot, new.slot]
+
+
 def test_conflicts_are_listed_and_decided(contradicted) -> None:
     """By a beginning of the slot; the decision is told to both parties and stays after the server was killed."""
     server, alice, bob, _ = contradicted
