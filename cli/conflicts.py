@@ -30,9 +30,10 @@ def conflicts(
 
     What a conflict is about nobody can tell but its parties: each sees its own edit of it in `collab-client status`.
 
-    decide keeps CLIENT's edit of SLOT and withdraws the others', now and in later rounds; with --conflict-policy manual
-    nothing of a slot is merged before. SLOT: as many of its first hexadecimal digits as no other conflict has. Said
-    again it changes nothing; another CLIENT replaces the decision. For observers and admins; deciding, for admins.
+    decide keeps CLIENT's edit of SLOT and withdraws the others'. With --conflict-policy manual nothing of a slot is
+    merged before, and the decision holds in later rounds too; with another policy it changes this conflict alone. SLOT:
+    as many of its first hexadecimal digits as no other conflict has. Said again it changes nothing; another CLIENT
+    replaces the decision. For observers and admins; deciding, for admins.
 
     \b
     Examples:

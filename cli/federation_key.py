@@ -43,7 +43,7 @@ def federation_key() -> None:
     """
 
 
-@federation_key.command(context_settings=SETTINGS)
+@federation_key.command(short_help="Make the federation's first key, at one party.", context_settings=SETTINGS)
 @click.option("--out", type=click.Path(path_type=Path), help="Another file than federation.key in the state folder.")
 @state_option("client")
 @json_option
@@ -65,7 +65,7 @@ def make(out: Path | None, state: Path, as_json: bool) -> None:
     say("next, for each other party: collab pki federation-key seal --for THEIR-client.pem --out SEALED.json")
 
 
-@federation_key.command(context_settings=SETTINGS)
+@federation_key.command(short_help="Which key this host has.", context_settings=SETTINGS)
 @state_option("client")
 @_key_option
 @json_option
@@ -81,7 +81,7 @@ def show(state: Path, file: Path | None, as_json: bool) -> None:
     _tell(demand(_file(state, file)), as_json, "")
 
 
-@federation_key.command(context_settings=SETTINGS)
+@federation_key.command(short_help="Make the next key, at one party.", context_settings=SETTINGS)
 @state_option("client")
 @_key_option
 @json_option
@@ -102,7 +102,7 @@ def rotate(state: Path, file: Path | None, as_json: bool) -> None:
     say(f"next: seal it for the other parties; an admin runs collab pki federation-key announce {held.key.check}")
 
 
-@federation_key.command(context_settings=SETTINGS)
+@federation_key.command(short_help="Encrypt the key for another party.", context_settings=SETTINGS)
 @click.option("--for", "certificate", required=True, type=click.Path(path_type=Path), help="Their client.pem.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The sealed file, to be sent to them.")
 @state_option("client")
@@ -134,7 +134,7 @@ def seal(certificate: Path, out: Path, state: Path, file: Path | None, as_json: 
     click.echo(f"{out}: key {held.key.check}, for {recipient.client_id}, whose key is {recipient.fingerprint}")
 
 
-@federation_key.command("open", context_settings=SETTINGS)
+@federation_key.command("open", short_help="Take the key that another party has sealed.", context_settings=SETTINGS)
 @click.argument("sealed", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Also an older key than this host has, or another of the same epoch.")
 @state_option("client")
@@ -161,7 +161,7 @@ def open_(sealed: Path, force: bool, state: Path, file: Path | None, as_json: bo
     say("a client that runs takes it when it is started again")
 
 
-@federation_key.command(context_settings=SETTINGS)
+@federation_key.command(short_help="Tell the server which key counts; for admins.", context_settings=SETTINGS)
 @click.argument("check")
 @options_of(RemoteOptions)
 @json_option

@@ -22,6 +22,7 @@ Examples:
   collab-server                                  the bundled model; prints the command that a party runs to enrol
   collab-server --quorum 3 --advertise edits.example.org --listen 0.0.0.0:50051 --enrol-listen 0.0.0.0:50052
   collab-server --model ./gpt2-xl --covariance C0.safetensors --hparams gpt2-xl.json --state /var/lib/collabedit
+  collab-server --detection pre-merge --conflict-policy last-come      settles parties' conflicts before a round merges
   collab-server --insecure                       plaintext on loopback, to try things out
   collab-server --check                          exits 0 when the server of this state answers
 """
