@@ -33,7 +33,7 @@ class ClientConfig(BaseModel):
     covariance: Path | None = Field(
         default=None, description="covariance file [default: the model folder's, else the server's]"
     )
-    once: bool = Field(default=False, description="end when the edits are merged, or say what is missing")
+    once: bool = Field(default=False, description="end when no edit waits for a round any more, or say what is missing")
     skip_invalid: bool = Field(default=False, description="leave bad lines out instead of refusing the file")
     device: str = Field(default="cpu", description=DEVICE)
     model_dtype: ModelDtype = Field(default="float32", description=MODEL_DTYPE)

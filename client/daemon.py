@@ -12,7 +12,7 @@ from collabedit.client.decide import Act, Place, decide
 from collabedit.client.edit_life import WAITING
 from collabedit.client.equipment import Equipment
 from collabedit.client.news import Changes
-from collabedit.client.report import missing_line, result
+from collabedit.client.report import left_line, missing_line, result
 from collabedit.client.snapshot import Snapshot
 from collabedit.client.steps import Steps, WorldMovedError
 from collabedit.common.errors import CollabEditError, RoundError, UnreachableError
@@ -47,8 +47,8 @@ class Daemon:
         self._told = ""
 
     def run(self) -> dict[str, Any]:
-        """Works until, with `--once`, no edit of the file waits: each is merged and scored, skipped as known, withdrawn
-        or in conflict; returns the result.
+        """Works until, with `--once`, no edit of the file waits: each is merged and scored, skipped as known,
+        withdrawn, in conflict, or written by another party; returns the result.
 
         Without `--once` it ends by an error or a signal alone. Raises RoundError that says what is missing.
         """
@@ -129,12 +129,26 @@ class Daemon:
         if place.round is not None:
             return False
         waiting = self._state.count(WAITING)
-        if (waiting or not self._keys) and self._steps.lacking():
+        if waiting or not self._keys:
+            return self._steps.lacking() > 0 and self._left_to_others(place) and not self._awaits_report(place)
+        return not self._awaits_report(place)
+
+    def _left_to_others(self, place: Place) -> bool:
+        """Whether other parties have written what waits, which is too little for a round; False: they are about to.
+
+        Raises RoundError where that is not so, or their round came to nothing. A version has its round's number.
+        """
+        left, now = self._state.waiting(), self._news.latest()
+        awaited = [each for each in left if (each.round or 0) > place.version]
+        missed = [each for each in awaited if now.ended or each.round != now.round]
+        if not left or missed or not all(each.written_elsewhere for each in left):
             raise RoundError(
-                missing_line(waiting, self._settings.min_edits),
-                mend=f"add edits of other facts to {self._config.edits}; those merged before do not count",
+                missing_line(len(left), self._settings.min_edits),
+                mend=f"add edits of other facts to {self._config.edits}, or public ones with --padding;"
+                " those merged before do not count",
             )
-        return not waiting and not self._awaits_report(place)
+        self._tell(left_line(len(left)))
+        return not awaited
 
     def _awaits_report(self, place: Place) -> bool:
         """Edits failed that the others are to be asked about, as soon as a round takes reports."""
@@ -151,7 +165,9 @@ class Daemon:
 
     def _tell_wait(self, place: Place, now: Snapshot) -> None:
         """Says once what is waited for."""
-        line = self._waiting_for(place, now)
+        self._tell(self._waiting_for(place, now))
+
+    def _tell(self, line: str) -> None:
         if line and line != self._told:
             self._voice.say(line)
         self._told = line
@@ -161,9 +177,10 @@ class Daemon:
             return f"round {now.round}: {now.contributed} of {now.members} members are done" if now.members > 1 else ""
         if place.ready:
             return f"round {now.round} is under way without us; waiting for the next"
-        waiting = self._state.count(WAITING)
         if self._intake.blocked or not self._steps.lacking():
             return f"waiting for {self._config.edits} to be mended"
-        if waiting:
-            return f"{missing_line(waiting, self._settings.min_edits)}; waiting for {self._config.edits}"
+        if waiting := self._state.waiting():
+            if all(each.written_elsewhere for each in waiting):
+                return left_line(len(waiting))
+            return f"{missing_line(len(waiting), self._settings.min_edits)}; waiting for {self._config.edits}"
         return f"nothing new in {self._config.edits}; following it"

@@ -27,7 +27,7 @@ Examples:
   collab-client status                                 what became of every edit, also while the client runs
 
 \b
-Exit codes: 0 merged (or stopped by SIGTERM) · 2 a flag · 3 bad lines · 4 the model · 5 a file · 6 a fingerprint or
+Exit codes: 0 no edit waits (or stopped by SIGTERM) · 2 a flag · 3 bad lines · 4 the model · 5 a file · 6 a fingerprint or
 federation that differs · 7 no server · 8 no or a refused certificate or federation key · 10 the state folder · 11 the
 round, or too few edits · 130 interrupted"""
 

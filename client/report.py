@@ -131,6 +131,11 @@ def missing_line(pending: int, least: int) -> str:
     return f"{pending} new edit(s); the federation takes no fewer than {least} at once: {least - pending} missing"
 
 
+def left_line(count: int) -> str:
+    """What is said of edits that wait and are too few for a round, where other parties write each of them."""
+    return f"{count} edit(s) are left to other parties, which say the same"
+
+
 def by_round(entries: Sequence[LedgerEntry]) -> Mapping[int, list[LedgerEntry]]:
     """Merged edits by the round that merged them."""
     grouped: dict[int, list[LedgerEntry]] = {}
