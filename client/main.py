@@ -27,9 +27,9 @@ Examples:
   collab-client status                                 what became of every edit, also while the client runs
 
 \b
-Exit codes: 0 no edit waits (or stopped by SIGTERM) · 2 a flag · 3 bad lines · 4 the model · 5 a file · 6 a fingerprint or
-federation that differs · 7 no server · 8 no or a refused certificate or federation key · 10 the state folder · 11 the
-round, or too few edits · 130 interrupted"""
+Exit codes: 0 no edit waits (or stopped by SIGTERM) · 2 a flag · 3 bad lines · 4 the model · 5 a file · 6 a fingerprint
+or federation that differs · 7 no server · 8 no or a refused certificate or federation key · 10 the state folder ·
+11 the round, or too few edits · 130 interrupted"""
 
 
 class Terminated(BaseException):
