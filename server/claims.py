@@ -76,6 +76,11 @@ class Rule:
     priority: tuple[str, ...] = ()
     decisions: Mapping[bytes, Decision] = field(default_factory=dict)
 
+    @property
+    def decided(self) -> Set[bytes]:
+        """The slots that an admin has decided about, where it is an admin who decides."""
+        return self.decisions.keys() if self.policy == MANUAL else frozenset()
+
     def decision(self, slot: bytes) -> Decision | None:
         """What an admin has decided about a slot, where it is an admin who decides."""
         return self.decisions.get(slot) if self.policy == MANUAL else None
@@ -96,9 +101,9 @@ def judge(parties: Sequence[Party], rule: Rule, *, overlaps: bool = True) -> tup
 
     overlaps: whether parties that agree are told so; where not, only contradictions are judged.
     """
-    slots: dict[bytes, dict[str, frozenset[bytes]]] = {}
+    shared, slots = _shared(parties, rule), dict[bytes, dict[str, frozenset[bytes]]]()
     for party in parties:
-        for slot, facts in by_slot(party.claims).items():
+        for slot, facts in by_slot(each for each in party.claims if each.slot in shared).items():
             slots.setdefault(slot, {})[party.client] = facts
     judged = (_judge(slot, slots[slot], rule) for slot in sorted(slots))
     return tuple(
@@ -106,17 +111,22 @@ def judge(parties: Sequence[Party], rule: Rule, *, overlaps: bool = True) -> tup
     )
 
 
-def judge_late(settled: Sequence[Party], out: Set[tuple[str, Claim]], late: Party, rule: Rule) -> tuple[Verdict, ...]:
+def judge_late(
+    settled: Iterable[Party], out: Iterable[tuple[str, Claim]], late: Party, rule: Rule
+) -> tuple[Verdict, ...]:
     """The verdicts on a party that comes when others have been judged: it yields, whatever the policy.
 
     settled: those who have, with all their claims; out: those of them that were judged out.
     """
+    slots = {each.slot for each in late.claims}
+    vain = {(client, claim) for client, claim in out if claim.slot in slots}
     writing: dict[bytes, set[bytes]] = {}
     waiting: dict[bytes, set[bytes]] = {}
     for party in settled:
         for claim in party.claims:
-            there = waiting if (party.client, claim) in out else writing
-            there.setdefault(claim.slot, set()).add(claim.fact)
+            if claim.slot in slots:
+                there = waiting if (party.client, claim) in vain else writing
+                there.setdefault(claim.slot, set()).add(claim.fact)
     verdicts = []
     for claim in sorted(set(late.claims)):
         there_is, waits = writing.get(claim.slot, set()), waiting.get(claim.slot, set())
@@ -179,6 +189,18 @@ def by_slot(claims: Iterable[Claim]) -> dict[bytes, frozenset[bytes]]:
     for each in claims:
         facts.setdefault(each.slot, set()).add(each.fact)
     return {slot: frozenset(each) for slot, each in facts.items()}
+
+
+def _shared(parties: Iterable[Party], rule: Rule) -> Set[bytes]:
+    """The slots that have to be looked at: of several parties, or decided about. Most claims are in nobody's way."""
+    first: dict[bytes, str] = {}
+    shared = {
+        claim.slot
+        for each in parties
+        for claim in each.claims
+        if first.setdefault(claim.slot, each.client) != each.client
+    }
+    return shared | (rule.decided & first.keys())
 
 
 def _place(merged: Merged) -> tuple[bytes, int]:

@@ -42,25 +42,27 @@ def write_told(connection: Connection, round_: Round, verdicts: Sequence[Verdict
     if round_.told:
         _write_reports(connection, round_)
     _give(connection, round_.number, verdicts)
-    for each in round_.decisions:
-        values = {"client": each.client, "facts": b"".join(each.facts), "round": round_.number}
-        put(connection, tables.DECISIONS, {"slot": each.slot}, values)
+    if round_.decisions:
+        _write_decisions(connection, round_)
 
 
 def new_verdicts(connection: Connection, round_: Round) -> Sequence[Verdict]:
     """Those that the round has and its record has not, before it is written."""
     if not round_.verdicts:
         return ()
-    given = select(func.count()).select_from(tables.VERDICTS).where(tables.VERDICTS.c.round == round_.number)
-    return round_.verdicts[int(connection.execute(given).scalar_one()) :]
+    number = tables.VERDICTS.c.number
+    given = select(number).where(tables.VERDICTS.c.round == round_.number)
+    last = connection.execute(given.order_by(number.desc()).limit(1)).scalar()
+    if last is None:
+        return round_.verdicts
+    first = connection.execute(given.order_by(number).limit(1)).scalar_one()
+    return round_.verdicts[int(last) - int(first) + 1 :]  # no gap: verdicts are given in the round under way alone
 
 
 def tell_overwritten(connection: Connection, round_: Round) -> Sequence[Verdict]:
     """Gives those a verdict, and returns it, whose edits a round that has just published took the place of."""
-    claims = tables.CLAIMS
-    here = and_(claims.c.round == round_.number, claims.c.source == ENTERED, claims.c.judged_out == 0)
     merged = {each.client for each in round_.contributed}
-    new = [each for each in map(_merged, connection.execute(select(claims).where(here))) if each.client in merged]
+    new = [each for each in _on_old_ground(connection, round_.number) if each.client in merged]
     if not new:
         return ()
     history = _history(connection, {each.claim.slot for each in new}, _lineage(connection, round_.base_version))
@@ -148,6 +150,16 @@ def _write_reports(connection: Connection, round_: Round) -> None:
             )
 
 
+def _write_decisions(connection: Connection, round_: Round) -> None:
+    table = tables.DECISIONS
+    rows = connection.execute(select(table).where(table.c.round == round_.number))
+    known = {each.slot: each for each in map(decision_of_row, rows)}
+    for each in round_.decisions:
+        if known.get(each.slot) != each:
+            values = {"client": each.client, "facts": b"".join(each.facts), "round": round_.number}
+            put(connection, table, {"slot": each.slot}, values)
+
+
 def _insert_claims(
     connection: Connection, key: dict[str, Any], place: int, claims: Sequence[Claim], out: frozenset[Claim]
 ) -> None:
@@ -174,6 +186,15 @@ def _give(connection: Connection, round_: int, verdicts: Sequence[Verdict]) -> N
         for number, each in enumerate(verdicts, last + 1)
     ]  # fmt: skip
     connection.execute(insert(table), rows)
+
+
+def _on_old_ground(connection: Connection, round_: int) -> list[Merged]:
+    """A round's claims about slots that were claimed in rounds before; most never were, and are not read."""
+    claims, older = tables.CLAIMS, tables.CLAIMS.alias()
+    same = and_(older.c.slot == claims.c.slot, older.c.round < claims.c.round)
+    before = select(func.max(older.c.round)).where(same).correlate(claims).scalar_subquery()
+    here = and_(claims.c.round == round_, claims.c.source == ENTERED, claims.c.judged_out == 0)
+    return [_merged(row) for row in connection.execute(select(claims).where(here, before.is_not(None)))]
 
 
 def _lineage(connection: Connection, version: int) -> frozenset[int]:

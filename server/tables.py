@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 METADATA: Final = MetaData()
@@ -148,7 +149,13 @@ REPORTS: Final = Table(
     Column("at", Double, nullable=False),
     Column("tested", Integer, nullable=False),
     Column("held", Integer, nullable=False),
+    Index("reports_of_a_version", "version"),
 )
+
+# Of verdicts, as literals, by which an engine tells that an index of such rows alone serves: those on parties that
+# contradict each other, and those that wait for an admin.
+CONTRADICTION: Final = text("kind IN ('keep', 'undecided', 'yield')")
+UNDECIDED: Final = text("kind = 'undecided'")
 
 # What was decided about claims: rows are added, never changed.
 VERDICTS: Final = Table(
@@ -162,8 +169,10 @@ VERDICTS: Final = Table(
     Column("kind", String(16), nullable=False),
     Column("policy", String(16), nullable=False),
     Index("verdicts_of_a_client", "client", "number"),
-    Index("verdicts_of_a_round", "round"),
-    Index("verdicts_of_a_slot", "slot"),
+    Index("verdicts_of_a_round", "round", "number"),
+    Index("verdicts_of_a_slot", "slot", "client", "number"),
+    Index("contradictions", "round", "slot", sqlite_where=CONTRADICTION, postgresql_where=CONTRADICTION),
+    Index("undecided_verdicts", "round", "slot", sqlite_where=UNDECIDED, postgresql_where=UNDECIDED),
 )
 
 # Whose facts admins have decided to keep. facts: 32 bytes each; round: in which it was decided last.

@@ -6,10 +6,11 @@ is due. Times are Unix seconds that the caller supplies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from typing import Any, Final
 
+from collabedit.common.blinding import Claim
 from collabedit.server.claims import OUT, Party, Verdict, judge, judge_late
 from collabedit.server.events import (
     Abort,
@@ -128,20 +129,24 @@ def _settle(round_: Round, event: Settle) -> Round:
     if not settled:
         return _judged(round_, round_.unsettled, judge([each.party for each in round_.unsettled], event.rule))
     late = round_.unsettled[0]
-    out = {(each.client, claim) for each in settled for claim in each.out}
-    verdicts = judge_late([each.party for each in settled], out, late.party, event.rule)
+    out = ((each.client, claim) for each in settled for claim in each.out)
+    verdicts = judge_late((each.party for each in settled), out, late.party, event.rule)
     return _judged(round_, (late,), verdicts)
 
 
 def _judged(round_: Round, members: tuple[Member, ...], verdicts: tuple[Verdict, ...]) -> Round:
     """What members claim in vain is taken off their edits."""
-    vain = {(each.client, each.claim) for each in verdicts if each.kind in OUT}
-    out = {each.client: [claim for claim in each.claims if (each.client, claim) in vain] for each in members}
-    judged = (
-        replace(each, judged=True, edits=each.edits - len(out[each.client]), out=tuple(dict.fromkeys(out[each.client])))
-        for each in members
-    )
+    vain: dict[str, set[Claim]] = {each.client: set() for each in members}
+    for each in verdicts:
+        if each.kind in OUT:
+            vain[each.client].add(each.claim)
+    judged = (_without(each, vain[each.client]) for each in members)
     return _with(replace(round_, verdicts=round_.verdicts + verdicts), *judged)
+
+
+def _without(member: Member, vain: Set[Claim]) -> Member:
+    out = [claim for claim in member.claims if claim in vain] if vain else []
+    return replace(member, judged=True, edits=member.edits - len(out), out=tuple(dict.fromkeys(out)))
 
 
 def _report(round_: Round, event: Report) -> Round:

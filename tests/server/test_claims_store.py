@@ -6,12 +6,13 @@ import hashlib
 from dataclasses import replace
 
 import pytest
+import sqlalchemy
 
 from collabedit.common.blinding import Claim
 from collabedit.common.errors import StateError
 from collabedit.server import tables
 from collabedit.server.claims import Decision, Kind, Rule, decided
-from collabedit.server.database import open_engine
+from collabedit.server.database import migrate, open_engine, sqlite_url
 from collabedit.server.events import (
     Complete,
     Contribute,
@@ -148,6 +149,54 @@ def test_what_was_decided_for_a_party_that_is_away_is_not_undecided(store):
     newest = store.conflicts()[0]
     assert [(each.client, each.kind) for each in newest.claimants] == [("bern", Kind.YIELD), ("arosa", Kind.YIELD)]
     assert (newest.round, newest.kept, newest.undecided) == (2, "chur", False)
+
+
+def test_who_left_before_claims_were_compared_is_no_party_to_a_conflict(store):
+    """It neither keeps the slot nor can an admin decide for it; claims that took the place of others are not judged."""
+    entered = [enter("arosa", DUTCH), enter("bern", FRENCH), enter("chur", ENGLISH)]
+    left = Drop(at=2.0, reasons={"arosa": "left"}, left=True)
+    settled = record(store, NEW, *entered, left, Settle(at=3.0, rule=Rule()))
+    (found,) = store.conflicts()
+    assert ([each.client for each in found.claimants], found.kept) == (["bern", "chur"], "bern")
+    lost = Drop(at=4.0, reasons={"bern": "lost", "chur": "lost"})
+    again = replace(DUTCH, fact=FRENCH.fact)
+    record(store, settled, lost, enter("bern", again), enter("chur", DUTCH))
+    assert (store.conflicts(), store.conflict(FRENCH.slot)) == ([], None), "nothing of it is claimed any more"
+
+
+def test_nothing_that_is_asked_reads_all_that_was_ever_claimed(tmp_path):
+    """Every statement finds its rows by a key or an index; or it reads in an index's order and stops at its limit."""
+    engine = open_engine(sqlite_url(tmp_path / "db"))
+    migrate(engine)
+    store, seen = SqlStore(engine), {}
+
+    def planned(_connection, cursor, statement, parameters, _context, many) -> None:
+        if not many and statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
+            rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            seen[statement] = [row[3] for row in rows]
+
+    for each in (store._engine, store._writer):
+        sqlalchemy.event.listen(each, "before_cursor_execute", planned)
+    publish(store, 1, 0, {"bern": FRENCH, "arosa": ENGLISH, "chur": ALONE}, Rule())
+    publish(store, 2, 1, {"bern": DUTCH})
+    record(store, replace(NEW, number=3, base_version=2), Report(at=1.0, client="chur", tested=1))
+    for asked in (
+        store.newest_verdicts,
+        store.conflicts,
+        lambda: store.conflicts(undecided=True),
+        store.decisions,
+        lambda: store.conflict(FRENCH.slot),
+        lambda: store.retention(12),
+        lambda: store.reported("bern", 1),
+    ):
+        asked()  # fmt: skip
+    large = {"claims", "verdicts", "reports", "members"}
+    scans = [(line, statement) for statement, plan in seen.items() for line in plan if line.startswith("SCAN")]
+    assert {line for line, _ in scans if line.split()[1] in large} <= {
+        "SCAN verdicts USING INDEX contradictions", "SCAN verdicts USING INDEX undecided_verdicts",
+        "SCAN reports USING INDEX reports_of_a_version",
+    }, scans  # fmt: skip
+    store.close()
 
 
 def test_only_contradictions_are_conflicts(store):
