@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Sequence
 
-from pydantic import TypeAdapter
-from sqlalchemy import Connection, and_, delete, desc, func, insert, or_, select, update
+from sqlalchemy import and_, delete, desc, func, insert, or_, select, update
 
-from collabedit.common.errors import StateError
-from collabedit.common.watched import LayerNumbers
 from collabedit.server import audit_table, tables
 from collabedit.server.audit import SERVER, entry
-from collabedit.server.audit_rounds import entries_of, settled
-from collabedit.server.claims_table import new_verdicts, tell_overwritten, with_claims, write_claims, write_told
-from collabedit.server.rounds import LayerWeights, Member, Phase, Round, Status
+from collabedit.server.rounds import LayerWeights, Phase, Round
+from collabedit.server.rounds_table import read_layer, read_round, write_round
 from collabedit.server.sql_claims import SqlClaims
-from collabedit.server.sql_identity import UNREADABLE, matches, put
+from collabedit.server.sql_identity import matches
 from collabedit.server.store import Recorded
 
-ROUND: Final = TypeAdapter(Round)
-LAYER: Final = TypeAdapter(LayerWeights)
-Rows = Iterable[Any]
-MEMBER: Final = ("edits", "status", "reason", "place", "judged")
 MOST_VERSIONS = 1 << 62  # SQLite takes an offset only beside a limit
 
 
@@ -68,29 +58,7 @@ class SqlStore(SqlClaims):
         with self._write() as connection:
             connection.execute(update(tables.REVISION).values(value=tables.REVISION.c.value + 1))
             revision = int(connection.execute(select(tables.REVISION.c.value)).scalar_one())
-            phase, known, counted = _before(connection, round_)
-            verdicts = new_verdicts(connection, round_)
-            noted = entries_of(phase, counted, round_, self._clock(), verdicts)
-            put(connection, tables.ROUNDS, {"number": round_.number}, {**_row(round_), "revision": revision})
-            for member in round_.members:
-                if known.get(member.client) != _member_row(member):
-                    put(connection, tables.MEMBERS, _key(round_, member), _member_row(member))
-                    write_claims(connection, round_, member, known.get(member.client))
-                if member.digest and counted.get(member.client) != member.digest:
-                    where = {**_key(round_, member), "attempt": round_.attempt, "layer": round_.layer}
-                    put(connection, tables.CONTRIBUTIONS, where, {"digest": member.digest})
-            if round_.restores is not None:
-                _forget_layers_after(connection, round_)
-            for position, merged in enumerate(round_.merged):
-                key = {"round": round_.number, "attempt": round_.attempt, "position": position}
-                put(connection, tables.LAYER_WEIGHTS, key, _layer_row(merged))
-            for position, numbers in enumerate(round_.numbers):
-                key = {"round": round_.number, "attempt": round_.attempt, "position": position}
-                put(connection, tables.LAYER_NUMBERS, key, {"numbers": numbers.model_dump_json(exclude_none=True)})
-            write_told(connection, round_, verdicts)
-            if round_.version is not None and round_.restores is None and phase is not Phase.PUBLISHED:
-                noted += settled(round_, self._clock(), tell_overwritten(connection, round_))
-            audit_table.append(connection, noted)
+            audit_table.append(connection, write_round(connection, round_, revision, self._clock()))
         return revision
 
     def round(self, number: int) -> Round | None:
@@ -98,7 +66,7 @@ class SqlStore(SqlClaims):
         rounds = tables.ROUNDS
         with self._read() as connection:
             row = connection.execute(select(rounds).where(rounds.c.number == number)).first()
-            return _read_round(connection, row) if row else None
+            return read_round(connection, row) if row else None
 
     def latest_round(self) -> Recorded | None:
         """See Store.latest_round."""
@@ -109,7 +77,7 @@ class SqlStore(SqlClaims):
         query = select(tables.ROUNDS).order_by(desc(tables.ROUNDS.c.number))
         with self._read() as connection:
             rows = connection.execute(query.limit(limit) if limit else query).all()
-            return [Recorded(_read_round(connection, row), int(row.revision)) for row in rows]
+            return [Recorded(read_round(connection, row), int(row.revision)) for row in rows]
 
     def contribution(self, round_: int, attempt: int, layer: int, client: str) -> str | None:
         """See Store.contribution."""
@@ -164,7 +132,7 @@ class SqlStore(SqlClaims):
         )
         counted = select(given.c.digest).join(rounds, given.c.round == rounds.c.number).where(rounds.c.ended.is_(None))
         with self._read() as connection:
-            layers = [_read_layer(row) for row in connection.execute(merged)]
+            layers = [read_layer(row) for row in connection.execute(merged)]
             given_digests = connection.execute(counted).scalars().all()
         return frozenset({*(digest for each in layers for digest in each.digests), *given_digests})
 
@@ -184,127 +152,3 @@ class SqlStore(SqlClaims):
         own = select(given.c.round).where(given.c.client == client, given.c.digest == digest)
         with self._read() as connection:
             return any(connection.execute(query.limit(1)).first() for query in (merged, own))
-
-
-def _before(connection: Connection, round_: Round) -> tuple[Phase | None, dict[str, dict[str, Any]], dict[str, str]]:
-    """What is recorded of a round: its phase; by client, its members, and what counts for the attempt and layer.
-
-    What has not changed is not written again: else each call of one of n members would write n rows.
-    """
-    rounds, given, members = tables.ROUNDS, tables.CONTRIBUTIONS, tables.MEMBERS
-    phase = connection.execute(select(rounds.c.phase).where(rounds.c.number == round_.number)).scalar()
-    here = matches(given, {"round": round_.number, "attempt": round_.attempt, "layer": round_.layer})
-    counted = connection.execute(select(given.c.client, given.c.digest).where(here)).all()
-    entered = connection.execute(select(members).where(members.c.round == round_.number)).mappings()
-    known = {each["client"]: {name: each[name] for name in MEMBER} for each in entered}
-    return Phase(phase) if phase else None, known, {each.client: each.digest for each in counted}
-
-
-def _row(round_: Round) -> dict[str, Any]:
-    return {
-        "base_version": round_.base_version,
-        "exchanges": json.dumps(round_.exchanges),
-        "quorum": round_.quorum,
-        "phase": round_.phase.value,
-        "attempt": round_.attempt,
-        "layer": round_.layer,
-        "opened": round_.opened,
-        "entered": round_.entered,
-        "since": round_.since,
-        "ended": round_.ended,
-        "reason": round_.reason,
-        "restores": round_.restores,
-        "expected": json.dumps(round_.expected),
-        "compared": round_.compared,
-    }
-
-
-def _forget_layers_after(connection: Connection, round_: Round) -> None:
-    """Layers that the round had merged before a rollback to a version of fewer, the base model's none, ended it."""
-    weights = tables.LAYER_WEIGHTS
-    here = matches(weights, {"round": round_.number, "attempt": round_.attempt})
-    connection.execute(delete(weights).where(here, weights.c.position >= len(round_.merged)))
-
-
-def _layer_row(layer: LayerWeights) -> dict[str, str]:
-    return {
-        "weight": layer.weight,
-        "digest": layer.digest,
-        "kkt_released": json.dumps(layer.past.released),
-        "kkt_withheld": json.dumps(layer.past.withheld),
-        "kkt_party": layer.past.party,
-    }
-
-
-def _layer(row: Any) -> dict[str, Any]:
-    pieces = {"released": json.loads(row.kkt_released), "withheld": json.loads(row.kkt_withheld)}
-    return {"weight": row.weight, "digest": row.digest, "past": {**pieces, "party": row.kkt_party}}
-
-
-def _read_layer(row: Any) -> LayerWeights:
-    with _damage(row.round):
-        return LAYER.validate_python(_layer(row))
-
-
-def _key(round_: Round, member: Member) -> dict[str, Any]:
-    return {"round": round_.number, "client": member.client}
-
-
-def _member_row(member: Member) -> dict[str, Any]:
-    told = {"edits": member.edits, "status": member.status.value, "reason": member.reason}
-    return {**told, "place": member.place, "judged": int(member.judged)}
-
-
-def _read_round(connection: Connection, row: Any) -> Round:
-    members, given, weights = tables.MEMBERS, tables.CONTRIBUTIONS, tables.LAYER_WEIGHTS
-    here = {"round": row.number, "attempt": row.attempt}
-    layer_here = matches(given, {**here, "layer": row.layer})
-    digests = {each.client: each.digest for each in connection.execute(select(given).where(layer_here))}
-    entered = connection.execute(select(members).where(members.c.round == row.number).order_by(members.c.client))
-    merged = connection.execute(select(weights).where(matches(weights, here)).order_by(weights.c.position))
-    watched = select(tables.LAYER_NUMBERS).where(matches(tables.LAYER_NUMBERS, here))
-    numbers = connection.execute(watched.order_by(tables.LAYER_NUMBERS.c.position))
-    with _damage(row.number):
-        found = ROUND.validate_python(_whole(row, entered, merged, numbers, digests))
-        return found if found.phase.ended else with_claims(connection, found)
-
-
-@contextmanager
-def _damage(number: int) -> Iterator[None]:
-    """Says whose rows they are that cannot be read."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise StateError(f"round {number}: its rows in the database are damaged: {why}", mend=UNREADABLE) from error
-
-
-def _whole(row: Any, entered: Rows, merged: Rows, numbers: Rows, digests: dict[str, str]) -> dict[str, Any]:
-    kept = Phase(row.phase) not in (Phase.NO_QUORUM, Phase.ABORTED)
-    return {
-        "number": row.number,
-        "base_version": row.base_version,
-        "exchanges": json.loads(row.exchanges),
-        "quorum": row.quorum,
-        "opened": row.opened,
-        "phase": Phase(row.phase),
-        "attempt": row.attempt,
-        "layer": row.layer,
-        "members": tuple(_member(each, digests) for each in entered),
-        "merged": tuple(_layer(each) for each in merged) if kept else (),
-        "entered": row.entered,
-        "since": row.since,
-        "ended": row.ended,
-        "reason": row.reason,
-        "restores": row.restores,
-        "expected": json.loads(row.expected),
-        "compared": row.compared,
-        "numbers": tuple(LayerNumbers.model_validate_json(each.numbers) for each in numbers),
-    }
-
-
-def _member(row: Any, digests: dict[str, str]) -> dict[str, Any]:
-    status = Status(row.status)
-    digest = digests.get(row.client, "") if status is Status.CONTRIBUTED else ""
-    told = {"client": row.client, "edits": row.edits, "status": status, "reason": row.reason, "digest": digest}
-    return {**told, "place": row.place, "judged": bool(row.judged)}
