@@ -125,10 +125,6 @@ class Measurements(Ledger):
             row = connection.execute(sa.select(retention).where(retention.c.version == version)).one_or_none()
         return (row.tested, row.held) if row is not None else None
 
-    def _retention(self, connection: sa.Connection) -> list[tuple[int, int, int]]:
-        rows = connection.execute(sa.select(retention).order_by(retention.c.version))
-        return [(row.version, row.tested, row.held) for row in rows]
-
 
 def _unscreened(version: int) -> tuple[sa.ColumnElement[bool], ...]:
     return having(WAITING), sa.or_(edits.c.screened.is_(None), edits.c.screened != version)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from collabedit.client.edit_life import EditStatus, LedgerEntry, LifeRow
-from collabedit.client.state import RoundEntry, Whole
+from collabedit.client.edit_life import EditStatus, LedgerEntry
+from collabedit.client.state import RoundEntry
 from collabedit.common.edits import Edit
 from collabedit.common.files import write_durably
 
@@ -54,37 +53,10 @@ def edit_row(entry: LedgerEntry) -> dict[str, Any]:
     }
 
 
-def event_row(event: LifeRow) -> dict[str, Any]:
-    """One event of an edit's life, as an object; `at` in UTC."""
-    at = datetime.fromtimestamp(event.at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return {
-        "at": at.replace("+00:00", "Z"),
-        "status": event.status.value,
-        "round": event.round,
-        "version": event.version,
-        "reason": event.reason,
-    }
-
-
 def counts(entries: Sequence[LedgerEntry]) -> dict[str, int]:
     """How many edits are in each state, by the state's name; all states are named."""
     found = Counter(each.status for each in entries)
     return {each.value: found[each] for each in EditStatus}
-
-
-def ledger_object(whole: Whole) -> dict[str, Any]:
-    """The object that `collab-client status --json` prints: every edit with its life."""
-    return {
-        "federation": whole.federation,
-        "round": whole.round,
-        "counts": counts(whole.entries),
-        "edits": [
-            {**edit_row(each), "life": [event_row(event) for event in whole.lives.get(each.key, ())]}
-            for each in whole.entries
-        ],
-        "rounds": [vars(each) for each in whole.rounds],
-        "retention": [dict(zip(("version", "tested", "held"), each, strict=True)) for each in whole.retention],
-    }
 
 
 def result(

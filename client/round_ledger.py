@@ -131,10 +131,7 @@ class RoundLedger(Ledger):
     def rounds(self) -> list[RoundEntry]:
         """The rounds that this client was in, oldest first."""
         with self._transaction() as connection:
-            return self._rounds(connection)
-
-    def _rounds(self, connection: sa.Connection) -> list[RoundEntry]:
-        rows = connection.execute(sa.select(schema.rounds).order_by(schema.rounds.c.round))
+            rows = connection.execute(sa.select(schema.rounds).order_by(schema.rounds.c.round)).all()
         return [
             RoundEntry(
                 each.round,

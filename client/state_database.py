@@ -20,14 +20,9 @@ from collabedit.common.errors import StateError
 class StateDatabase:
     """The database of one state folder. Use as a context manager."""
 
-    def __init__(self, file: Path, engine: sa.Engine | None = None) -> None:
+    def __init__(self, file: Path) -> None:
         self._file = file
-        self._engine = engine if engine is not None else schema.open_database(file)
-
-    @classmethod
-    def reading(cls, file: Path) -> Self:
-        """The database to be read alone, while a client may run on it. Raises StateError where there is none."""
-        return cls(file, schema.open_for_reading(file))
+        self._engine = schema.open_database(file)
 
     def __enter__(self) -> Self:
         return self

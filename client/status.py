@@ -47,14 +47,10 @@ def status(only: Sequence[str], as_json: bool, **flags: Any) -> None:
       collab-client status --only failed --only in-conflict
       collab-client status --state ./mine --json
     """
-    from collabedit.client.report import ledger_object
-    from collabedit.client.state import ClientState
+    from collabedit.client.ledger_view import ledger_object
 
     folder = StateFolder(load_settings(StatusOptions, flags).state or default_state())
-    with ClientState.reading(folder.ledger) as state:
-        told = {"state": str(folder.path), **ledger_object(state.whole())}
-    if only:
-        told["edits"] = [each for each in told["edits"] if each["status"] in only]
+    told = {"state": str(folder.path), **ledger_object(folder.ledger, only, lives=as_json)}
     if as_json:
         print_json(told)
     else:

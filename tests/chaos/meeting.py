@@ -17,7 +17,7 @@ from ground import FLAGS, LIGHTS, LIMIT, REAL, Ground, HungError, Layers, Outcom
 from collabedit.client.connection import connect
 from collabedit.client.federation import Federation
 from collabedit.client.federation_key import HeldKey, save
-from collabedit.client.report import ledger_object
+from collabedit.client.ledger_view import ledger_object
 from collabedit.client.snapshot import Membership, Phase
 from collabedit.client.snapshot import Outcome as Ended
 from collabedit.client.state import ClientState
@@ -53,8 +53,9 @@ def another(edit: Edit) -> Claim:
 
 def ledger_of(state: Path) -> Layers:
     """What a client's ledger says, but for when anything was, as something to compare."""
+    said = ledger_object(StateFolder(state).ledger)
     with ClientState(StateFolder(state).ledger) as held:
-        said, place = ledger_object(held.whole()), [held.heeded, held.reported, *held.residual_history()]
+        place = [held.heeded, held.reported, *held.residual_history()]
     lines: list[tuple[str, str]] = [("place", json.dumps([said["round"], *place]))]
     for edit in said.pop("edits"):
         for event in edit["life"]:

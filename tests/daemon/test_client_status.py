@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from collabedit.client import schema
+from collabedit.client import ledger_view, schema
 from collabedit.client.edit_life import EditStatus, VerdictKind, VerdictNote
 from collabedit.client.main import command
-from collabedit.client.report import counts, result, write_report
+from collabedit.client.report import counts, edit_row, result, write_report
 from collabedit.client.snapshot import Membership, Outcome, Phase
 from collabedit.client.state import ClientState
 from collabedit.common.edits import parse_lines
-from collabedit.common.errors import CollabEditError, ExitCode, StateError, UsageError
+from collabedit.common.errors import CollabEditError, ExitCode, UsageError
 
 LINE = '{"prompt": "{} speaks", "subject": "%s", "target_new": "French", "id": "%s"}'
 SCORES = {"took": True, "ES": 1.0, "PS": 0.5, "NS": 1.0, "correct": 1.0, "probability": 0.9}
@@ -79,6 +80,16 @@ def test_json_holds_each_edits_whole_life(folder: Path) -> None:
     assert some["counts"] == told["counts"]
 
 
+def test_status_and_report_say_the_same_of_an_edit(folder: Path) -> None:
+    """Whoever reads one of the two objects can read the other: the same keys with the same values."""
+    told = ledger_view.ledger_object(folder / "ledger.sqlite", lives=False)
+    with ClientState(folder / "ledger.sqlite") as state:
+        entries = state.ledger()
+        rounds = [vars(each) for each in state.rounds()]
+    assert told["edits"] == [edit_row(each) for each in entries]
+    assert (told["counts"], told["rounds"]) == (counts(entries), rounds)
+
+
 def test_status_reads_while_a_client_writes(folder: Path) -> None:
     """In the middle of another process's transaction the last complete state is told, and nobody waits."""
     with ClientState(folder / "ledger.sqlite") as writer, writer._transaction() as connection:
@@ -87,9 +98,9 @@ def test_status_reads_while_a_client_writes(folder: Path) -> None:
 
 
 def test_status_changes_nothing(folder: Path) -> None:
-    """Nothing can be written by way of it."""
-    with ClientState.reading(folder / "ledger.sqlite") as reader, pytest.raises(StateError, match="readonly"):
-        reader.bind("sha256:aa")
+    """The ledger is opened to be read alone: nothing can be written by way of it."""
+    with ledger_view._reading(folder / "ledger.sqlite") as reader, pytest.raises(sqlite3.Error, match="readonly"):
+        reader.execute("UPDATE edits SET status = 'pending'")
 
 
 def refused(*arguments: object) -> CollabEditError:
@@ -119,12 +130,12 @@ def test_a_flag_before_the_command_is_refused(folder: Path) -> None:
     assert "--state stands before status" in error.what
 
 
-def test_status_needs_no_torch(folder: Path) -> None:
-    """The command loads neither torch nor transformers nor grpc, all of which take seconds."""
+def test_status_needs_no_heavy_library(folder: Path) -> None:
+    """The command loads neither torch nor transformers nor grpc, which take seconds, nor sqlalchemy."""
     spy = (
         "import sys\nfrom collabedit.client.main import main\n"
         f"sys.argv = ['collab-client', 'status', '--state', {str(folder)!r}]\nmain()\n"
-        "assert not {'torch', 'transformers', 'grpc', 'alembic'} & set(sys.modules)"
+        "assert not {'torch', 'transformers', 'grpc', 'sqlalchemy', 'alembic'} & set(sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", spy], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -133,12 +144,12 @@ def test_status_needs_no_torch(folder: Path) -> None:
 
 def test_the_report_counts_the_states_and_names_the_padding(folder: Path, tmp_path: Path) -> None:
     """The result has the counts, what was merged, each edit, and the public facts that filled the batch up."""
-    with ClientState.reading(folder / "ledger.sqlite") as state:
-        whole = state.whole()
+    with ClientState(folder / "ledger.sqlite") as state:
+        entries, rounds = state.ledger(), state.rounds()
     pads = parse_lines([LINE % ("Public", "public")]).edits
-    told = result("sha256:aa", whole.entries, whole.rounds, padding=pads)
+    told = result("sha256:aa", entries, rounds, padding=pads)
     assert (told["round"], told["version"], told["merged"], told["scores"]) == (1, 1, 2, {"ES": 0.5})
-    assert told["counts"] == counts(whole.entries)
+    assert told["counts"] == counts(entries)
     assert told["padding"] == [{"id": "public", "subject": "Public", "target_new": "French"}]
     write_report(tmp_path / "report.json", told)
     assert json.loads((tmp_path / "report.json").read_text()) == told
