@@ -18,6 +18,7 @@ import structlog
 
 from collabedit.common.errors import StateError
 from collabedit.server.asked import Decision
+from collabedit.server.claims import Decision as Kept
 from collabedit.server.clock import Clocks
 from collabedit.server.events import Decide, Event
 from collabedit.server.policy import Policy, Waits, next_event, wait_ends
@@ -90,11 +91,11 @@ class RoundKeeper:
         self._latest = await self.ask(self._store.round, await self.ask(self._store.latest_version))
         await self._prune()
         await self._catch_up()
-        recorded = list(await self.ask(self._store.rounds, 2))
-        if recorded and not recorded[0].round.phase.ended:
-            self._take(recorded.pop(0))
-        self._ended = recorded[0] if recorded else None
-        if hasattr(self, "_current"):
+        recorded = await self.ask(self._store.rounds, 2)
+        self._ended = next((each for each in recorded if each.round.phase.ended), None)
+        found = await self.ask(self._store.latest_round)
+        if found is not None and not found.round.phase.ended:
+            self._take(found)
             await self._requorum()
         else:
             await self._open()
@@ -235,8 +236,9 @@ class RoundKeeper:
             if not self._stopping:
                 await self._open()
             self._after(changed)
-        if isinstance(event, Decide) or changed.verdicts != before.verdicts or changed.version is not None:
-            await self._catch_up()
+        decided = isinstance(event, Decide)
+        if decided or len(changed.verdicts) != len(before.verdicts) or changed.version is not None:
+            await self._catch_up(decisions=decided)
         async with self._changed:
             self._changed.notify_all()
 
@@ -260,17 +262,20 @@ class RoundKeeper:
             return ()
         return tuple(each.client for each in sorted(merged.contributed, key=lambda each: each.place))
 
-    async def _catch_up(self) -> None:
-        """Reads what was decided; where that fails, before the next change."""
-        self._behind = True
+    async def _catch_up(self, *, decisions: bool = True) -> None:
+        """Reads the verdicts' numbers and what admins decided; where that fails, before the next change."""
+        decisions, self._behind = decisions or self._behind, True
         try:
-            decisions = await self.ask(self._store.decisions)
+            if decisions:
+                self._heed(await self.ask(self._store.decisions))
             self._verdicts = await self.ask(self._store.newest_verdicts)
         except StateError as error:
             LOG.error("what was decided could not be read", why=error.what)
             return
-        self._policy = replace(self._policy, rule=replace(self._policy.rule, decisions=decisions))
         self._behind = False
+
+    def _heed(self, decisions: Mapping[bytes, Kept]) -> None:
+        self._policy = replace(self._policy, rule=replace(self._policy.rule, decisions=decisions))
 
     async def _prune(self) -> None:
         """Gives up older versions, under the lock that decides a rollback; where that fails, the next round does."""

@@ -56,8 +56,11 @@ def write_round(connection: Connection, round_: Round, revision: int, now: float
     return noted
 
 
-def read_round(connection: Connection, row: Any) -> Round:
-    """The round of a row of ROUNDS. Raises StateError where its rows cannot have been written so."""
+def read_round(connection: Connection, row: Any, *, whole: bool) -> Round:
+    """The round of a row of ROUNDS. Raises StateError where its rows cannot have been written so.
+
+    whole: where it is under way, with what parties claimed and told in it, and with what was decided.
+    """
     members, given, weights = tables.MEMBERS, tables.CONTRIBUTIONS, tables.LAYER_WEIGHTS
     here = {"round": row.number, "attempt": row.attempt}
     layer_here = matches(given, {**here, "layer": row.layer})
@@ -67,8 +70,8 @@ def read_round(connection: Connection, row: Any) -> Round:
     watched = select(tables.LAYER_NUMBERS).where(matches(tables.LAYER_NUMBERS, here))
     numbers = connection.execute(watched.order_by(tables.LAYER_NUMBERS.c.position))
     with _damage(row.number):
-        found = ROUND.validate_python(_whole(row, entered, merged, numbers, digests))
-        return found if found.phase.ended else with_claims(connection, found)
+        found = ROUND.validate_python(_values(row, entered, merged, numbers, digests))
+        return with_claims(connection, found) if whole and not found.phase.ended else found
 
 
 def read_layer(row: Any) -> LayerWeights:
@@ -161,7 +164,7 @@ def _damage(number: int) -> Iterator[None]:
         raise StateError(f"round {number}: its rows in the database are damaged: {why}", mend=UNREADABLE) from error
 
 
-def _whole(row: Any, entered: Rows, merged: Rows, numbers: Rows, digests: dict[str, str]) -> dict[str, Any]:
+def _values(row: Any, entered: Rows, merged: Rows, numbers: Rows, digests: dict[str, str]) -> dict[str, Any]:
     kept = Phase(row.phase) not in (Phase.NO_QUORUM, Phase.ABORTED)
     return {
         "number": row.number,

@@ -66,18 +66,21 @@ class SqlStore(SqlClaims):
         rounds = tables.ROUNDS
         with self._read() as connection:
             row = connection.execute(select(rounds).where(rounds.c.number == number)).first()
-            return read_round(connection, row) if row else None
+            return read_round(connection, row, whole=False) if row else None
 
     def latest_round(self) -> Recorded | None:
         """See Store.latest_round."""
-        return next(iter(self.rounds(1)), None)
+        return next(iter(self._newest(1, whole=True)), None)
 
     def rounds(self, limit: int = 0) -> Sequence[Recorded]:
         """See Store.rounds."""
-        query = select(tables.ROUNDS).order_by(desc(tables.ROUNDS.c.number))
+        return self._newest(limit, whole=False)
+
+    def _newest(self, limit: int, *, whole: bool) -> Sequence[Recorded]:
+        query = select(tables.ROUNDS).order_by(desc(tables.ROUNDS.c.number)).limit(limit or None)
         with self._read() as connection:
-            rows = connection.execute(query.limit(limit) if limit else query).all()
-            return [Recorded(read_round(connection, row), int(row.revision)) for row in rows]
+            rows = connection.execute(query).all()
+            return [Recorded(read_round(connection, row, whole=whole), int(row.revision)) for row in rows]
 
     def contribution(self, round_: int, attempt: int, layer: int, client: str) -> str | None:
         """See Store.contribution."""

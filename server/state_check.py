@@ -115,6 +115,7 @@ def _rows(url: str) -> Generator[Finding, None, Known]:
         if other is not None:
             yield Finding(where, f"its tables are those of another release ({other or 'none'})", OTHER)
             return Known()
+        store.latest_round()  # with the claims in it, which the list is without
         uses = resting((each.round for each in store.rounds()), store.pruned())
         covariance = _covariance(store)
         known = Known(store.needed() | covariance, {**dict.fromkeys(covariance, COVARIANCE), **uses})

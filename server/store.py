@@ -109,15 +109,15 @@ class Store(Protocol):
         ...
 
     def round(self, number: int) -> Round | None:
-        """The round of that number; None where there is none."""
+        """The round of that number, as `rounds` tells it; None where there is none."""
         ...
 
     def latest_round(self) -> Recorded | None:
-        """The round of the highest number."""
+        """The round of the highest number; under way, with all that parties claimed and told in it."""
         ...
 
     def rounds(self, limit: int = 0) -> Sequence[Recorded]:
-        """Rounds, newest first; 0: all."""
+        """Rounds, newest first, without claims, reports, verdicts and decisions, which can be many; 0: all."""
         ...
 
     def contribution(self, round_: int, attempt: int, layer: int, client: str) -> str | None:

@@ -103,6 +103,13 @@ def test_claims_are_read_as_they_were_recorded_in_every_state(store):
     assert ended.member("bern").claims == tuple(sorted((FRENCH, ALONE)))
 
 
+def test_a_list_of_rounds_is_without_what_was_claimed(store):
+    """They are as many as edits, and nobody who lists rounds is shown them."""
+    now = record(store, NEW, enter("bern", FRENCH), Report(at=2.0, client="arosa", failed=(DUTCH,)))
+    listed = replace(now, members=(replace(now.members[0], claims=()),), told=())
+    assert ([each.round for each in store.rounds()], store.round(1)) == ([listed], listed)
+
+
 def test_verdicts_are_numbered_as_they_are_given(store):
     """Across clients and rounds; each client is told its own, in order, from where it stopped."""
     publish(store, 1, 0, {"bern": FRENCH, "arosa": ENGLISH}, Rule())
@@ -278,7 +285,7 @@ def test_retention_adds_up_each_clients_last_report(store):
     reports(1, 1, bern=9, arosa=8)
     reports(2, 1, bern=10)
     reports(3, 2, bern=5)
-    record(store, store.round(3), Report(at=1.0, client="chur"))
+    record(store, store.latest_round().round, Report(at=1.0, client="chur"))
     assert store.retention() == [Retention(1, 2, 20, 18), Retention(2, 1, 10, 5)]
     assert store.retention(1) == [Retention(2, 1, 10, 5)]
 
@@ -298,4 +305,4 @@ def test_names_that_cannot_have_been_written_are_told(store):
     with store._write() as connection:
         connection.execute(tables.CLAIMS.update().values(fact=b"short"))
     with pytest.raises(StateError, match="round 1: its rows in the database are damaged: a claim"):
-        store.round(1)
+        store.latest_round()
