@@ -105,7 +105,7 @@ def watch_commits(doom: Doom) -> None:
 
     @event.listens_for(Engine, "before_cursor_execute")
     def executes(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if not statement.lstrip().upper().startswith(("SELECT", "BEGIN", "PRAGMA")):
+        if not statement.lstrip().upper().startswith(("SELECT", "WITH", "BEGIN", "PRAGMA")):
             connection.info["wrote"] = True
 
     def commit(self: Connection) -> None:
