@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +23,10 @@ BUSY_SECONDS: Final = 5  # of one transaction of the client at work
 COUNTS: Final = "SELECT status, count(*) FROM edits GROUP BY status"
 EDITS: Final = (
     "SELECT id, line, key, json, present, status, round, version, reason, augmented, scores, measured"
-    " FROM edits WHERE status IN ({}) ORDER BY seq"
+    " FROM edits {} ORDER BY seq"
 )
-LIVES: Final = (
-    "SELECT key, at, status, round, version, reason FROM life"
-    " WHERE key IN (SELECT key FROM edits WHERE status IN ({})) ORDER BY seq"
-)
+OF_THOSE: Final = "WHERE key IN (SELECT key FROM edits {})"
+LIVES: Final = "SELECT key, at, status, round, version, reason FROM life {} ORDER BY seq"
 ROUNDS: Final = "SELECT round, outcome, version, reason, edits, scores FROM rounds ORDER BY round"
 RETENTION: Final = "SELECT version, tested, held FROM retention ORDER BY version"
 
@@ -39,13 +37,14 @@ def ledger_object(file: Path, only: Collection[str] = (), *, lives: bool = True)
     only: the edits in these states alone, by the states' names; none: all. lives: with each edit's whole life.
     Raises StateError where there is no ledger, or one of another release.
     """
-    states = [each.value for each in EditStatus if not only or each.value in only]
+    chosen = f"WHERE status IN ({', '.join('?' * len(only))})" if only else ""
+    of_those = OF_THOSE.format(chosen) if only else ""
     with _reading(file) as connection:
         facts = dict(connection.execute("SELECT name, value FROM facts WHERE name IN ('federation', 'round')"))
         counts = dict(connection.execute(COUNTS))
-        edits = [_edit(row) for row in _of(connection, EDITS, states)]
+        edits = [_edit(*row) for row in connection.execute(EDITS.format(chosen), tuple(only))]
         if lives:
-            _tell_lives(edits, _of(connection, LIVES, states))
+            _tell_lives(edits, connection.execute(LIVES.format(of_those), tuple(only)))
         return {
             "federation": facts.get("federation"),
             "round": int(facts["round"]) if "round" in facts else None,
@@ -80,36 +79,36 @@ def _check_release(file: Path, held: int) -> None:
         )
 
 
-def _of(connection: sqlite3.Connection, query: str, states: Sequence[str]) -> sqlite3.Cursor:
-    return connection.execute(query.format(", ".join("?" * len(states))), states)
-
-
-def _edit(row: sqlite3.Row) -> dict[str, Any]:
+def _edit(
+    id_: str, line: int, key: str, edit: str, present: int, status: str, round_: int | None, version: int | None,
+    reason: str, augmented: int, scores: str | None, measured: str | None,
+) -> dict[str, Any]:  # fmt: skip
     """As `client.report.edit_row`."""
-    said = json.loads(row["json"])
+    said = json.loads(edit)
     return {
-        "id": row["id"],
-        "line": row["line"],
-        "key": row["key"],
+        "id": id_,
+        "line": line,
+        "key": key,
         "subject": said["subject"],
         "target_new": said["target_new"],
-        "present": bool(row["present"]),
-        "status": row["status"],
-        "round": row["round"],
-        "version": row["version"],
-        "reason": row["reason"],
-        "augmented": bool(row["augmented"]),
-        "scores": _loaded(row["scores"]),
-        "measured": _loaded(row["measured"]),
+        "present": bool(present),
+        "status": status,
+        "round": round_,
+        "version": version,
+        "reason": reason,
+        "augmented": bool(augmented),
+        "scores": _loaded(scores),
+        "measured": _loaded(measured),
     }
 
 
-def _tell_lives(edits: Sequence[dict[str, Any]], rows: sqlite3.Cursor) -> None:
-    """Gives each edit its events, oldest first."""
+def _tell_lives(edits: Sequence[dict[str, Any]], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Gives each edit its events, oldest first. What befell many edits at once has one moment."""
     by_key: dict[str, list[dict[str, Any]]] = {each["key"]: each.setdefault("life", []) for each in edits}
+    moments: dict[int, str] = {}
     for key, at, status, round_, version, reason in rows:
-        event = {"at": _moment(at), "status": status, "round": round_, "version": version, "reason": reason}
-        by_key[key].append(event)
+        said = moments.get(at) or moments.setdefault(at, _moment(at))
+        by_key[key].append({"at": said, "status": status, "round": round_, "version": version, "reason": reason})
 
 
 def _moment(at_ms: int) -> str:
