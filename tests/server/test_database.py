@@ -152,14 +152,14 @@ def test_what_is_read_together_is_of_one_moment(engine, monkeypatch):
     store.record(NEW)
     from collabedit.server import sql_store
 
-    whole = sql_store._read_round
+    found = sql_store.read_round
 
-    def interrupted(connection, row):
+    def interrupted(connection, row, **told):
         store.record(replace(NEW, exchanges=(("a",),), quorum=9))
-        return whole(connection, row), whole(connection, connection.execute(again).first())
+        return found(connection, row, **told), found(connection, connection.execute(again).first(), **told)
 
     again = sqlalchemy.select(sql_store.tables.ROUNDS)
-    monkeypatch.setattr(sql_store, "_read_round", interrupted)
+    monkeypatch.setattr(sql_store, "read_round", interrupted)
     first, second = store.round(1)
     monkeypatch.undo()
     assert first == second == NEW
