@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 
 from collabedit.common.blinding import Claim
+from collabedit.server.claims import MOST_CLAIMS, decided
 from collabedit.server.claims import Decision as Kept
-from collabedit.server.claims import decided
 from collabedit.server.events import Abort, Contribute, Damaged, Decide, Enter, Event, Report, Restart, RollBack
 from collabedit.server.policy import losing
 from collabedit.server.refusals import BadRequestRefusal, CountedRefusal, StaleRoundRefusal, StaleVersionRefusal
-from collabedit.server.rounds import LayerWeights, Phase, Round, Status
+from collabedit.server.rounds import LayerWeights, Phase, Round, Status, claimed
 from collabedit.server.store import Conflict
 
 # (the round, now) -> what happens to it.
@@ -20,11 +20,17 @@ ASK = "ask for its state"
 
 
 def entering(
-    client: str, number: int, base_version: int, edits: int, claims: tuple[Claim, ...] | None = None
+    client: str,
+    number: int,
+    base_version: int,
+    edits: int,
+    claims: tuple[Claim, ...] | None = None,
+    most: int = MOST_CLAIMS,
 ) -> Decision:
     """The client takes part in the round `number`. The decision raises StaleRoundRefusal, StaleVersionRefusal.
 
-    claims: None where nothing has to be settled before a round merges.
+    claims: None where nothing has to be settled before a round merges. most: facts that a client may claim in one
+    round; BadRequestRefusal for more, also where it comes back with others.
     """
 
     def decide(present: Round, now: float) -> Event | None:
@@ -40,6 +46,7 @@ def entering(
             raise StaleRoundRefusal(what, mend="wait for the next round")
         if member is not None and member.status is Status.LEFT:
             raise StaleRoundRefusal(f"{client} left round {number}: {member.reason}", mend="wait for the next round")
+        _require_few(client, number, claimed(member, claims or ()), most)
         return Enter(client=client, edits=edits, claims=claims, at=now)
 
     return decide
@@ -63,8 +70,19 @@ def contributing(client: str, number: int, attempt: int, layer: int, digest: str
     return decide
 
 
-def reporting(client: str, number: int, version: int, tested: int, held: int, failed: tuple[Claim, ...]) -> Decision:
-    """The client tells how its merged edits do. The decision raises StaleRoundRefusal, StaleVersionRefusal."""
+def reporting(
+    client: str,
+    number: int,
+    version: int,
+    tested: int,
+    held: int,
+    failed: tuple[Claim, ...],
+    most: int = MOST_CLAIMS,
+) -> Decision:
+    """The client tells how its merged edits do. The decision raises StaleRoundRefusal, StaleVersionRefusal.
+
+    most: facts that a client may claim in one round; BadRequestRefusal for more.
+    """
 
     def decide(present: Round, now: float) -> Event | None:
         _require_number(present, number)
@@ -75,6 +93,7 @@ def reporting(client: str, number: int, version: int, tested: int, held: int, fa
         if version != present.base_version:
             what = f"round {number} stands on version {present.base_version}, {client} tells of version {version}"
             raise StaleVersionRefusal(what, mend="score the edits on that version's weights")
+        _require_few(client, number, len(set(failed)), most)
         return Report(client=client, tested=tested, held=held, failed=failed, at=now)
 
     return decide
@@ -180,6 +199,12 @@ def rolling_back(to: int, layers: tuple[LayerWeights, ...], expected: int, reaso
 def _require_number(present: Round, number: int) -> None:
     if present.number != number:
         raise StaleRoundRefusal(f"round {number} is not under way: round {present.number} is", mend=ASK)
+
+
+def _require_few(client: str, number: int, facts: int, most: int) -> None:
+    if facts > most:
+        what = f"{client} claims {facts} facts in round {number}, and the server takes {most} of one client"
+        raise BadRequestRefusal(what, mend="give the client fewer edits at once, or have --max-claims raised")
 
 
 def _counts(present: Round, client: str, digest: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from collabedit.server.audit import SERVER, Entry, entry
 from collabedit.server.claims import Kind, Verdict
-from collabedit.server.rounds import Phase, Round
+from collabedit.server.rounds import Phase, Round, Status, told_and_gone
 
 ENDS = {Phase.PUBLISHED: "publish", Phase.NO_QUORUM: "no quorum", Phase.ABORTED: "abort"}
 
@@ -32,6 +32,15 @@ def entries_of(
 def settled(now: Round, at: float, verdicts: Sequence[Verdict]) -> list[Entry]:
     """Verdicts that were given in a round, counted; nothing where there are none."""
     return [entry(at, SERVER, SERVER, "settle", f"round {now.number}: {_counts(verdicts)}")] if verdicts else []
+
+
+def gone(was: Mapping[str, Status], now: Round, at: float) -> list[Entry]:
+    """Members that are out since, were told what others edit and contributed nothing. was: statuses before."""
+    said = f"round {now.number}: contributed nothing, was told of others' edits by verdicts on"
+    return [
+        entry(at, client, "client", "told and gone", f"{said} {verdicts} claims")
+        for client, verdicts in told_and_gone(was, now).items()
+    ]
 
 
 def _counts(verdicts: Sequence[Verdict]) -> str:

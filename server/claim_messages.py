@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from collabedit.common.blinding import Claim
 from collabedit.common.settings import Detection
-from collabedit.server.claims import Kind
+from collabedit.server.claims import MOST_CLAIMS, Kind
 from collabedit.server.refusals import BadRequestRefusal, FederationKeyRefusal
 from collabedit.server.store import Given, Store
 from collabedit.v1 import federation_pb2 as pb
 
 NAME_BYTES: Final = 32
-MOST_CLAIMS: Final = 100_000
 VERDICTS_AT_ONCE: Final = 20_000
 CHECK: Final = re.compile(r"[1-9][0-9]{0,8}:[0-9a-f]{32}")
 KINDS: Final = {kind: f"VERDICT_KIND_{kind.name}" for kind in Kind}
 OPEN: Final = "open what another party has sealed for you (collab pki federation-key open), and start the client again"
 
 
-def claims_of(claims: Iterable[pb.Claim], at_most: int) -> tuple[Claim, ...]:
+def claims_of(claims: Sequence[pb.Claim], at_most: int) -> tuple[Claim, ...]:
     """The claims of a message. Raises BadRequestRefusal for more than `at_most`, or names of other than 32 bytes."""
-    found = tuple(Claim(each.slot, each.fact) for each in claims)
     most = min(at_most, MOST_CLAIMS)
-    if len(found) > most:
-        raise BadRequestRefusal(f"{len(found)} claims where there can be {most}", mend="one for each edit")
+    if len(claims) > most:
+        raise BadRequestRefusal(f"{len(claims)} claims where there can be {most}", mend="one for each edit")
+    found = tuple(Claim(each.slot, each.fact) for each in claims)
     if any(len(each.slot) != NAME_BYTES or len(each.fact) != NAME_BYTES for each in found):
         raise BadRequestRefusal(f"a claim's names have {NAME_BYTES} bytes each")
     return found

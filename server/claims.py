@@ -19,6 +19,7 @@ ConflictPolicy = Literal["first-come", "last-come", "priority", "manual"]
 FIRST: Final = "first-come"
 LAST: Final = "last-come"
 MANUAL: Final = "manual"
+MOST_CLAIMS: Final = 100_000  # of one client in one round, whatever the operator says: what a message can hold
 
 # What each of some parties claims for one slot, in receipt order.
 Claimants = Mapping[str, frozenset[bytes]]

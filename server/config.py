@@ -12,7 +12,7 @@ from collabedit.common.hparams import ResidualShares, Spread
 from collabedit.common.methods import MethodName
 from collabedit.common.pairs import METHOD, EditorName
 from collabedit.common.settings import DETECTION, ENCODING, Detection, EncodingChoice, Schedule, WireDtype
-from collabedit.server.claims import ConflictPolicy
+from collabedit.server.claims import MOST_CLAIMS, ConflictPolicy
 
 DAY = 86_400.0
 ClientId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -55,6 +55,13 @@ class ServerConfig(BaseModel):
     priority: tuple[ClientId, ...] = Field(
         default=(),
         description="client that comes before others with --conflict-policy priority, highest first; may be repeated",
+    )
+
+    max_claims: int = Field(
+        default=10_000,
+        ge=1,
+        le=MOST_CLAIMS,
+        description="facts that one client may claim in one round, where edits are compared: so many it can guess",
     )
 
     norm_ratio: float = Field(

@@ -54,6 +54,7 @@ class Coordinator:
         self._store = store
         self._merges = merges
         self._policy = policy
+        self._max_claims = plan.max_claims
         self._clocks = clocks or Clocks()
         self._keeper = RoundKeeper(store, plan, policy, self._clocks, after=self._after)
         self._sweeper = Sweeper(store, self._keeper.ask, merges, self._clocks.waits)
@@ -144,7 +145,7 @@ class Coordinator:
         latest = self._keeper.latest
         if latest is not None:
             check_whole(latest.number, await self._lacking(latest.merged))
-        await self._keeper.change(entering(client, number, base_version, edits, claims))
+        await self._keeper.change(entering(client, number, base_version, edits, claims, self._max_claims))
         return self._keeper.view_of(number)
 
     async def contribute(self, client: str, number: int, attempt: int, layer: int, digest: str) -> View:
@@ -171,7 +172,7 @@ class Coordinator:
         """Notes how the client's merged edits do. Raises StaleRoundRefusal, StaleVersionRefusal."""
         if number != self._keeper.round.number and await self._keeper.ask(self._store.reported, client, number):
             return self._keeper.view_of(number)
-        await self._keeper.change(reporting(client, number, version, tested, held, failed))
+        await self._keeper.change(reporting(client, number, version, tested, held, failed, self._max_claims))
         return self._keeper.view_of(number)
 
     async def decide(self, slot: bytes, keep: str) -> Conflict:

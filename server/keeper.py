@@ -18,6 +18,7 @@ import structlog
 
 from collabedit.common.errors import StateError
 from collabedit.server.asked import Decision
+from collabedit.server.claims import MOST_CLAIMS
 from collabedit.server.claims import Decision as Kept
 from collabedit.server.clock import Clocks
 from collabedit.server.events import Decide, Event
@@ -40,13 +41,14 @@ class Plan:
     """What new rounds are made with: the weights that each exchange carries, and the least number of contributions.
 
     keep_versions: how many of the versions that they publish are kept; 0: all. expects: whether who has merged edits is
-    to tell in the next round which of them failed.
+    to tell in the next round which of them failed. max_claims: facts that one client may claim in one round.
     """
 
     exchanges: tuple[tuple[str, ...], ...]
     quorum: int
     keep_versions: int = 0
     expects: bool = False
+    max_claims: int = MOST_CLAIMS
 
 
 class RoundKeeper:

@@ -149,7 +149,7 @@ def _coordinator(parts: Parts) -> Coordinator:
         roots=roots, past=past, device=_device(config),
     )  # fmt: skip
     expects = federation.settings.detection == "on-failure"
-    plan = Plan(federation.exchanges, config.quorum, config.keep_versions, expects)
+    plan = Plan(federation.exchanges, config.quorum, config.keep_versions, expects, config.max_claims)
     return Coordinator(parts.store, merger, plan, policy)
 
 

@@ -8,7 +8,7 @@ import structlog
 
 from collabedit.server.claims import Kind
 from collabedit.server.events import Event
-from collabedit.server.rounds import Round
+from collabedit.server.rounds import Round, told_and_gone
 
 LOG = structlog.get_logger()
 
@@ -16,7 +16,8 @@ LOG = structlog.get_logger()
 def log_change(event: Event, before: Round, changed: Round) -> None:
     """A line of the event; where it gave verdicts a second one, and a warning where an admin is to decide.
 
-    Counts alone: whose edits meet is for `collab conflicts`.
+    Counts alone: whose edits meet is for `collab conflicts`. A warning, too, of who was told and is out with nothing
+    contributed: one that guesses looks so.
     """
     LOG.info(
         "round",
@@ -26,6 +27,8 @@ def log_change(event: Event, before: Round, changed: Round) -> None:
         attempt=changed.attempt,
         layer=changed.layer,
     )
+    for client, verdicts in told_and_gone({each.client: each.status for each in before.members}, changed).items():
+        LOG.warning("told and gone", round=changed.number, client=client, verdicts=verdicts)
     given = changed.verdicts[len(before.verdicts) :]
     if not given:
         return

@@ -6,6 +6,7 @@ something is due in `collabedit.server.policy`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -55,7 +56,8 @@ class Member:
 
     edits: that it will contribute, less those that were judged out. place: in receipt order, from 1. claims: one for
     each edit, in the order of their names; out: those judged out; judged: they have been compared with the others', or
-    need not be. An ended round is without them: the store tells them.
+    need not be. An ended round is without them: the store tells them. claimed: how many different facts it has claimed
+    in the round, in all its entries.
     """
 
     client: str
@@ -67,6 +69,7 @@ class Member:
     judged: bool = True
     claims: tuple[Claim, ...] = ()
     out: tuple[Claim, ...] = ()
+    claimed: int = 0
 
     @property
     def party(self) -> Party:
@@ -202,6 +205,22 @@ class Round:
     def version(self) -> int | None:
         """The version of the model that the round published, if it did."""
         return self.number if self.phase is Phase.PUBLISHED else None
+
+
+def claimed(member: Member | None, claims: Iterable[Claim]) -> int:
+    """`Member.claimed` of a client that enters with these claims; member: what it was in the round before."""
+    return len(set(claims) - set(member.claims)) + member.claimed if member else len(set(claims))
+
+
+def told_and_gone(was: Mapping[str, Status], now: Round) -> Mapping[str, int]:
+    """Who is out since, was told what others edit, and has contributed nothing: of how many of its claims, by client.
+
+    was: the members' statuses before. A client that guesses does so; and one to which verdicts leave too few edits.
+    """
+    if now.attempt > 0 or now.layer > 0:  # whoever was in it has contributed
+        return {}
+    gone = (each for each in now.members if not each.status.live and was.get(each.client) is Status.ENTERED)
+    return {each.client: len(each.out) for each in gone if each.out}
 
 
 def only_counts(before: Round, now: Round) -> bool:

@@ -15,7 +15,7 @@ from collabedit.common.errors import StateError
 from collabedit.common.watched import LayerNumbers
 from collabedit.server import tables
 from collabedit.server.audit import Entry
-from collabedit.server.audit_rounds import entries_of, settled
+from collabedit.server.audit_rounds import entries_of, gone, settled
 from collabedit.server.claims_table import new_verdicts, tell_overwritten, with_claims, write_claims, write_told
 from collabedit.server.rounds import LayerWeights, Member, Phase, Round, Status
 from collabedit.server.sql_identity import UNREADABLE, matches, put
@@ -46,6 +46,7 @@ def write_round(connection: Connection, round_: Round, revision: int, now: float
     known = _known(connection, round_)
     verdicts = new_verdicts(connection, round_)
     noted = entries_of(known.phase, known.counted, round_, now, verdicts)
+    noted += gone({client: Status(each["status"]) for client, each in known.members.items()}, round_, now)
     put(connection, tables.ROUNDS, {"number": round_.number}, {**_row(round_), "revision": revision})
     for member in round_.members:
         _write_member(connection, round_, member, known)
@@ -136,7 +137,7 @@ def _row(round_: Round) -> dict[str, Any]:
 
 def _member_row(member: Member) -> dict[str, Any]:
     told = {"edits": member.edits, "status": member.status.value, "reason": member.reason}
-    return {**told, "place": member.place, "judged": int(member.judged)}
+    return {**told, "place": member.place, "judged": int(member.judged), "claimed": member.claimed}
 
 
 def _layer_row(layer: LayerWeights) -> dict[str, str]:
@@ -192,4 +193,4 @@ def _member(row: Any, digests: dict[str, str]) -> dict[str, Any]:
     status = Status(row.status)
     digest = digests.get(row.client, "") if status is Status.CONTRIBUTED else ""
     told = {"client": row.client, "edits": row.edits, "status": status, "reason": row.reason, "digest": digest}
-    return {**told, "place": row.place, "judged": bool(row.judged)}
+    return {**told, "place": row.place, "judged": bool(row.judged), "claimed": row.claimed}

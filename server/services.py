@@ -16,7 +16,8 @@ from collabedit.common.errors import CollabEditError, StateError
 from collabedit.common.settings import PROTOCOL_VERSIONS, FederationSettings
 from collabedit.common.watched import LayerNumbers
 from collabedit.server.audit import plain
-from collabedit.server.claim_messages import MOST_CLAIMS, VERDICTS_AT_ONCE, KeyChecks, claims_of, verdict_message
+from collabedit.server.claim_messages import VERDICTS_AT_ONCE, KeyChecks, claims_of, verdict_message
+from collabedit.server.claims import MOST_CLAIMS
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.identity import caller, refuse
 from collabedit.server.instances import Instances

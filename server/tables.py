@@ -120,6 +120,8 @@ MEMBERS: Final = Table(
     Column("place", Integer, nullable=False, server_default="0"),
     # 1: its claims have been compared with the others', or need not be.
     Column("judged", Integer, nullable=False, server_default="1"),
+    # Different facts that it has claimed in the round, in all its entries.
+    Column("claimed", Integer, nullable=False, server_default="0"),
 )
 
 # Blinded names of the edits that a client entered a round with (source "entered"), or that failed by its report to the

@@ -32,7 +32,7 @@ from collabedit.server.events import (
     Settle,
     TooFew,
 )
-from collabedit.server.rounds import Member, Phase, Round, Status, Told
+from collabedit.server.rounds import Member, Phase, Round, Status, Told, claimed
 
 TRANSITIONS: Final[Mapping[tuple[Phase, type[Event]], Phase]] = {
     (Phase.OPEN, Enter): Phase.OPEN,
@@ -119,7 +119,7 @@ def _enter(round_: Round, event: Enter) -> Round:
     claims = tuple(sorted(event.claims or ()))
     _require(len(claims) <= event.edits, f"{event.client} claims {len(claims)} facts by {event.edits} edits")
     new = Member(event.client, event.edits, place=place, judged=event.claims is None, claims=claims)
-    return _with(replace(round_, entered=entered), new)
+    return _with(replace(round_, entered=entered), replace(new, claimed=claimed(present, claims)))
 
 
 def _settle(round_: Round, event: Settle) -> Round:

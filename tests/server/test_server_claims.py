@@ -164,7 +164,7 @@ def test_what_failed_is_settled_once_all_have_told(servers, parties):
 
 def test_claims_need_one_key(servers, parties):
     """The first check counts, also after a restart, until an admin says another; none is none."""
-    server = servers("--detection", "pre-merge", "--quorum", "2").start()
+    server = servers("--detection", "pre-merge", "--quorum", "2", "--max-claims", "2").start()
     arosa, bern, admin = parties(server, "arosa", "bern", "admin")
     expect_refused(arosa.join, "federation-key", "arosa has no federation key")
     expect_refused(lambda: arosa.join(check="1:short"), "", "no check of a federation key")
@@ -185,6 +185,11 @@ def test_claims_need_one_key(servers, parties):
     ]
     for request, why in bad:
         expect_refused(lambda request=request: arosa.federation.Enter(request), "", why)
+    many = [pb.Claim(slot=slot, fact=fact) for slot, fact in (FRENCH, ENGLISH, ALIKE)]
+    guessing = pb.EnterRequest(round=1, edits=3, claims=many, key_check=OTHER)
+    expect_refused(
+        lambda: arosa.federation.Enter(guessing), "", "arosa claims 3 facts in round 1, and the server takes 2"
+    )
     failed = pb.ReportRequest(round=1, failed=[pb.Claim(slot=FRENCH[0], fact=FRENCH[1])], key_check=OTHER)
     expect_refused(lambda: arosa.federation.Report(failed), "", "1 claims where there can be 0")
     more = pb.ReportRequest(round=1, tested=1, held=2)

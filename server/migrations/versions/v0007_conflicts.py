@@ -1,4 +1,4 @@
-"""Conflicts, a round's verdicts and a version's reports are found without reading those of all rounds."""
+"""Conflicts, a round's verdicts and a version's reports are found by indexes; how many facts a member has claimed."""
 
 from __future__ import annotations
 
@@ -23,3 +23,4 @@ def upgrade() -> None:
             name, "verdicts", ["round", "slot"], sqlite_where=sa.text(kinds), postgresql_where=sa.text(kinds)
         )
     op.create_index("reports_of_a_version", "reports", ["version"])
+    op.add_column("members", sa.Column("claimed", sa.Integer, nullable=False, server_default="0"))
