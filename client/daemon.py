@@ -65,7 +65,7 @@ class Daemon:
                 self._tell_results()
                 self._end_of_once()
                 continue
-            if self._config.once and self._finished(place):
+            if self._config.once and self._finished(place, now):
                 return self.result()
             self._tell_wait(place, now)
             self._changes.wait(seen, LOOK_AGAIN)
@@ -124,21 +124,21 @@ class Daemon:
                 mend="nothing is lost: run the same command again once the server is there",
             )
 
-    def _finished(self, place: Place) -> bool:
+    def _finished(self, place: Place, now: Snapshot) -> bool:
         """With `--once`, where nothing is to be done at present: whether that is all. Raises what is missing."""
         if place.round is not None:
             return False
         waiting = self._state.count(WAITING)
         if waiting or not self._keys:
-            return self._steps.lacking() > 0 and self._left_to_others(place) and not self._awaits_report(place)
+            return self._steps.lacking() > 0 and self._left_to_others(place, now) and not self._awaits_report(place)
         return not self._awaits_report(place)
 
-    def _left_to_others(self, place: Place) -> bool:
+    def _left_to_others(self, place: Place, now: Snapshot) -> bool:
         """Whether other parties have written what waits, which is too little for a round; False: they are about to.
 
         Raises RoundError where that is not so, or their round came to nothing. A version has its round's number.
         """
-        left, now = self._state.waiting(), self._news.latest()
+        left = self._state.waiting()
         awaited = [each for each in left if (each.round or 0) > place.version]
         missed = [each for each in awaited if now.ended or each.round != now.round]
         if not left or missed or not all(each.written_elsewhere for each in left):
