@@ -69,6 +69,8 @@ class Crew:
             workshop = self._workshop(model, covariance)
             intake = self._intake(workshop)
             keys = intake.start()
+            if self.config.forgotten == "resubmit":
+                self.state.resubmit_forgotten()
             if not self.config.once:
                 follower = FileFollower(self.config.edits, changes.ring)
                 stack.callback(follower.stop)

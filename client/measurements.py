@@ -101,8 +101,8 @@ class Measurements(Ledger):
     ) -> None:
         """Stores how edits of `held()` do on a version: the scores of those that hold, and of those that do not.
 
-        One that was forgotten and holds again is verified again. resubmit: what is forgotten waits for a round again,
-        as long as the file holds its line.
+        One that was forgotten and holds again is verified again. resubmit: what is forgotten, whenever that was found,
+        waits for a round again as long as the file holds its line.
         """
         with self._transaction() as connection:
             connection.execute(retention.delete().where(retention.c.version == version))
@@ -115,9 +115,16 @@ class Measurements(Ledger):
             self._change(connection, back, EditStatus.VERIFIED, reason="")
             self._change(connection, lost, EditStatus.FORGOTTEN, reason=f"it holds no longer on version {version}")
             if resubmit:
-                here = sa.and_(having([EditStatus.FORGOTTEN]), edits.c.present == 1)
-                again = [key for key in connection.scalars(sa.select(edits.c.key).where(here)) if key in forgotten]
-                self._change(connection, again, EditStatus.RESUBMITTED, reason=f"forgotten by version {version}")
+                self._resubmit(connection)
+
+    def resubmit_forgotten(self) -> None:
+        """Lets forgotten edits wait for a round again, those whose lines the file holds."""
+        with self._transaction() as connection:
+            self._resubmit(connection)
+
+    def _resubmit(self, connection: sa.Connection) -> None:
+        here = (having([EditStatus.FORGOTTEN]), edits.c.present == 1)
+        self._change(connection, connection.scalars(sa.select(edits.c.key).where(*here)).all(), EditStatus.RESUBMITTED)
 
     def retained(self, version: int) -> tuple[int, int] | None:
         """How many edits were looked at on a version, and how many of them held; None where none were yet."""

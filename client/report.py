@@ -100,7 +100,7 @@ def published_line(round_: int, version: int, merged: int, scores: Scores) -> st
 
 def missing_line(pending: int, least: int) -> str:
     """What is missing where fewer edits wait than the federation takes."""
-    return f"{pending} new edit(s); the federation takes no fewer than {least} at once: {least - pending} missing"
+    return f"{pending} edit(s) wait; the federation takes no fewer than {least} at once: {least - pending} missing"
 
 
 def left_line(count: int) -> str:

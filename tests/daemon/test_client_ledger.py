@@ -238,6 +238,20 @@ def test_what_is_forgotten_is_told_or_queued_again(state: ClientState, resubmit:
     assert statuses(state)["Carla"] is S.VERIFIED
 
 
+def test_what_was_forgotten_before_that_was_wanted_is_queued_too(state: ClientState) -> None:
+    """Whoever asks for it later gets all that is forgotten queued at once; of a line that is gone, when it is back."""
+    state.take_in(parsed("Anna", "Boris"))
+    merge(state, 1)
+    state.take_in(parsed("Anna"))
+    state.record_retention(2, {}, dict.fromkeys(state.held(), LOST), resubmit=False)
+    state.resubmit_forgotten()
+    assert statuses(state) == {"Anna": S.RESUBMITTED, "Boris": S.FORGOTTEN}
+    state.take_in(parsed("Anna", "Boris"))
+    state.record_retention(3, {}, {}, resubmit=True)
+    assert statuses(state) == {"Anna": S.RESUBMITTED, "Boris": S.RESUBMITTED}
+    assert {each.reason for each in state.waiting()} == {"it holds no longer on version 2"}
+
+
 def test_residuals_are_kept_by_kind(state: ClientState) -> None:
     """Residuals of fresh edits and of held ones are told apart, one for each edit, oldest first."""
     state.record_residuals("fresh", {"a": 3.0, "b": 4.0})

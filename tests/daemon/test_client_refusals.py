@@ -140,7 +140,7 @@ def test_fewer_edits_than_the_federation_takes(host, told, tools, tmp_path: Path
     few = tools.write_edits(tmp_path / "few.jsonl", tools.facts(0, 5))
     with tools.observing(told.address, tmp_path) as observer:
         before = observer.federation.now()
-        with pytest.raises(RoundError, match=r"5 new edit\(s\).*no fewer than 8.*3 missing") as refusal:
+        with pytest.raises(RoundError, match=r"5 edit\(s\) wait.*no fewer than 8.*3 missing") as refusal:
             tools.in_process(host, "eve", told.address, few).end()
         assert observer.federation.now() == before
     assert refusal.value.exit_code == ExitCode.ROUND_FAILED

@@ -157,7 +157,7 @@ def test_lines_appended_while_it_runs_make_the_next_round(host, tools, model: Pa
     client = host.client("ada", address, file, "--model", bare, "--report", report, *tools.ONE_AT_A_TIME)
     client.wait_for("round 1 published as version 1: 8 of 8 edits merged")
     tools.write_edits(file, edits[8:13], "a")
-    client.wait_for("5 new edit(s); the federation takes no fewer than 8 at once: 3 missing")
+    client.wait_for("5 edit(s) wait; the federation takes no fewer than 8 at once: 3 missing")
     tools.write_edits(file, edits[13:], "a")
     client.wait_for("round 2 published as version 2: 8 of 8 edits merged")
     client.popen.terminate()

@@ -65,7 +65,9 @@ def test_of_two_parties_the_first_writes_what_both_say(host, tools, tmp_path: Pa
 
 
 def test_a_client_that_is_back_says_how_its_edits_have_kept(host, tools, tmp_path: Path) -> None:
-    """Two commands, two rounds: the second scores the first one's edits again, and the server counts them."""
+    """Two commands, two rounds: the second scores the first one's edits again, and the server counts them. A third
+    one, told to write again what is forgotten, has that wait.
+    """
     _, address = host.server("--entry-window", "0", "--min-edits", "4")
     edits = tools.facts(0, 8)
     file = tools.write_edits(tmp_path / "ada.jsonl", edits[:4])
@@ -84,6 +86,13 @@ def test_a_client_that_is_back_says_how_its_edits_have_kept(host, tools, tmp_pat
     versions = json.loads("\n".join(asked.out))["versions"]
     told = {each["version"]: (each["tested"], each["held"]) for each in versions}
     assert told[reported - 1] == (tested, held)
+    with ClientState(StateFolder(tmp_path / "ada").ledger) as state:
+        lost = state.held()[:1]
+        state.record_retention(2, {}, {key: {"took": False} for key in lost}, resubmit=False)
+    with pytest.raises(RoundError, match=r"1 edit\(s\) wait; .* 3 missing"):
+        tools.in_process(host, "ada", address, file, forgotten="resubmit", skip_known=False).end()
+    with ClientState(StateFolder(tmp_path / "ada").ledger) as state:
+        assert [each.key for each in state.waiting()] == lost
 
 
 def test_parties_whose_edits_failed_learn_which_of_them_is_kept(
@@ -111,7 +120,9 @@ def test_parties_whose_edits_failed_learn_which_of_them_is_kept(
         bob.end()
         with contextlib.suppress(RoundError):  # where it reports last, it may learn of the verdict before it ends
             ada.end()
-    with pytest.raises(RoundError, match="1 new edit"):  # the one that is kept, said in too few ways to enter alone
+    with pytest.raises(
+        RoundError, match=r"1 edit\(s\) wait"
+    ):  # the one that is kept, said in too few ways to enter alone
         tools.in_process(host, "ada", address, files["ada"], federation_key=key).end()
     assert tools.in_process(host, "bob", address, files["bob"], federation_key=key).end()["counts"]["withdrawn"] == 1
     kept, *others = ledger_of(tmp_path / "ada")
