@@ -180,12 +180,15 @@ class Coordinator:
 
         Raises NotFoundRefusal for a slot without a conflict, and as `deciding` does.
         """
-        found = await self._keeper.ask(self._store.conflict, slot)
-        if found is None:
-            raise no_conflict()
-        known = (await self._keeper.ask(self._store.decisions)).get(slot)
-        await self._keeper.change(deciding(found, keep, known))
-        return await self._keeper.ask(self._store.conflict, slot) or found
+
+        def found() -> Conflict:
+            conflict = self._store.conflict(slot)
+            if conflict is None:
+                raise no_conflict()
+            return conflict
+
+        await self._keeper.change_knowing(lambda: deciding(found(), keep, self._store.decisions().get(slot)))
+        return await self._keeper.ask(found)
 
     async def leave(self, client: str, number: int, reason: str) -> View:
         """Takes the client out of the round; a merge under way is given up. Nothing where it is out of it already.

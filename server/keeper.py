@@ -7,7 +7,7 @@ clock is only recorded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ import structlog
 from collabedit.common.errors import StateError
 from collabedit.server.asked import Decision
 from collabedit.server.claims import MOST_CLAIMS
-from collabedit.server.claims import Decision as Kept
 from collabedit.server.clock import Clocks
+from collabedit.server.decided import Decided
 from collabedit.server.events import Decide, Event
 from collabedit.server.policy import Policy, Waits, next_event, wait_ends
 from collabedit.server.refusals import StoppingRefusal
@@ -85,8 +85,7 @@ class RoundKeeper:
         self._turned = 0  # the revision of the last change that was more than a count
         self._ended: Recorded | None = None
         self._latest: Round | None = None  # the last one published
-        self._verdicts: Mapping[str, int] = {}  # the newest number of each client
-        self._behind = True  # verdicts and decisions are to be read anew
+        self._decided = Decided(store, self.ask)
 
     async def start(self) -> None:
         """Takes up the rounds where the store has them, and opens one where none is under way."""
@@ -183,7 +182,11 @@ class RoundKeeper:
         ends = wait_ends(recorded.round, self._policy, self._waits)
         left = None if ends is None else ends - self._clocks.waits()
         restores = self._latest.restores if self._latest else None
-        return View(recorded.round, recorded.revision, self.latest_version, left, restores, self._verdicts)
+        known = not self._decided.behind or not recorded.round.verdicts
+        return View(
+            recorded.round, recorded.revision, self.latest_version, left, restores, self._decided.verdicts,
+            settled=recorded.round.settled and known,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ changing
 
@@ -196,7 +199,15 @@ class RoundKeeper:
 
         A caller that goes away does not stop it half-way.
         """
-        await asyncio.shield(self.spawn(self._changing(decide)))
+
+        async def at_hand() -> Decision:
+            return decide
+
+        await asyncio.shield(self.spawn(self._changing(at_hand)))
+
+    async def change_knowing(self, asking: Callable[[], Decision]) -> None:
+        """`change`, by what the store is asked for under the lock: what the decision rests on is still so."""
+        await asyncio.shield(self.spawn(self._changing(partial(self.ask, asking))))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Work that `stop` waits for."""
@@ -205,12 +216,13 @@ class RoundKeeper:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _changing(self, decide: Decision) -> None:
+    async def _changing(self, deciding: Callable[[], Awaitable[Decision]]) -> None:
         async with self._lock:
             if self._current.round.phase.ended:  # opening the next one failed, or was left to the next start
                 await self._open()
-            if self._behind:
+            if self._decided.behind:
                 await self._catch_up()
+            decide = await deciding()
             event = decide(self._current.round, self._clocks.wall()) or self._due()
             while event is not None:
                 await self._apply(event)
@@ -227,7 +239,13 @@ class RoundKeeper:
     async def _apply(self, event: Event) -> None:
         before = self._current.round
         changed = await self.ask(advance, before, event)  # to compare many claims takes a while
-        self._take(Recorded(changed, await self.ask(self._store.record, changed)))
+        recorded = Recorded(changed, await self.ask(self._store.record, changed))
+        decided = isinstance(event, Decide)
+        try:  # a client that sees claims settled goes by the verdicts that it is told of at that moment
+            if decided or len(changed.verdicts) != len(before.verdicts) or changed.version is not None:
+                await self._catch_up(decisions=decided)
+        finally:
+            self._take(recorded)
         self._waits = self._waits.after(before, changed, self._clocks.waits())
         log_change(event, before, changed)
         if changed.phase.ended:
@@ -238,9 +256,6 @@ class RoundKeeper:
             if not self._stopping:
                 await self._open()
             self._after(changed)
-        decided = isinstance(event, Decide)
-        if decided or len(changed.verdicts) != len(before.verdicts) or changed.version is not None:
-            await self._catch_up(decisions=decided)
         async with self._changed:
             self._changed.notify_all()
 
@@ -265,19 +280,9 @@ class RoundKeeper:
         return tuple(each.client for each in sorted(merged.contributed, key=lambda each: each.place))
 
     async def _catch_up(self, *, decisions: bool = True) -> None:
-        """Reads the verdicts' numbers and what admins decided; where that fails, before the next change."""
-        decisions, self._behind = decisions or self._behind, True
-        try:
-            if decisions:
-                self._heed(await self.ask(self._store.decisions))
-            self._verdicts = await self.ask(self._store.newest_verdicts)
-        except StateError as error:
-            LOG.error("what was decided could not be read", why=error.what)
-            return
-        self._behind = False
-
-    def _heed(self, decisions: Mapping[bytes, Kept]) -> None:
-        self._policy = replace(self._policy, rule=replace(self._policy.rule, decisions=decisions))
+        """Reads what was decided; where that fails, before the next change."""
+        await self._decided.read(decisions=decisions)
+        self._policy = replace(self._policy, rule=replace(self._policy.rule, decisions=self._decided.decisions))
 
     async def _prune(self) -> None:
         """Gives up older versions, under the lock that decides a rollback; where that fails, the next round does."""

@@ -113,7 +113,8 @@ class FederationService(rpc.FederationServicer):
         version = _agreed(request.protocol_versions)
         self._compare(request)
         who = caller(context)
-        await self._keys.compare(who.client_id, request.key_check, told=who.role == "client")
+        if who.role == "client":  # who takes part in no round has no key, and is not to fix one
+            await self._keys.compare(who.client_id, request.key_check, told=True)
         self._instances.join(caller(context).client_id, request.instance)
         state = round_state(self._coordinator.view(), caller(context).client_id)
         return pb.JoinReply(protocol_version=version, settings_json=self._settings.told, round=state)
@@ -232,7 +233,7 @@ def round_state(view: View, client: str) -> pb.RoundState:
         seconds_left=left,
         reason=round_.reason,
         latest_version=view.latest_version,
-        settled=round_.settled,
+        settled=view.settled,
         newest_verdict=view.verdicts.get(client, 0),
     )
 

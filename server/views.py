@@ -13,7 +13,7 @@ class View:
     """A round at one revision, for an answer. left: seconds until the present wait ends, if it does.
 
     restores: the version whose weights the latest one brought back, where it is a rollback. verdicts: the number of
-    the newest verdict of each client that has any.
+    the newest verdict of each client that has any. settled: as of the round, once those numbers are known.
     """
 
     round: Round
@@ -22,3 +22,4 @@ class View:
     left: float | None
     restores: int | None = None
     verdicts: Mapping[str, int] = field(default_factory=dict)
+    settled: bool = True

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import shutil
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -14,7 +14,7 @@ from collabedit.common.blinding import Claim
 from collabedit.common.errors import BadFileError, ContributionError, NotPositiveDefiniteError, StateError
 from collabedit.common.watched import LayerNumbers
 from collabedit.server import coordinator, merge_runs
-from collabedit.server.claims import Kind
+from collabedit.server.claims import Kind, Rule
 from collabedit.server.clock import Clocks
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.database import migrate, open_engine, sqlite_url
@@ -994,7 +994,7 @@ def test_a_merge_that_cannot_be_recorded_is_recorded_later(world, monkeypatch):
     play(scenario())
 
 
-HERS, HIS = Claim(b"s" * 32, b"h" * 32), Claim(b"s" * 32, b"m" * 32)
+HERS, HIS, THEIRS = (Claim(b"s" * 32, each * 32) for each in (b"h", b"m", b"t"))
 
 
 def test_who_merged_what_the_weights_hold_is_to_tell_of_it(worlds):
@@ -1049,25 +1049,61 @@ def test_what_was_decided_is_read_again_where_the_database_was_away(worlds):
         world.it._store.away = True
         await it.report("arosa", 2, 1, 9, 8, (HERS,))
         await it.report("bern", 2, 1, 9, 8, (HIS,))
-        assert (len(it.view().round.verdicts), it.view().verdicts) == (2, {})
+        assert (len(it.view().round.verdicts), it.view().verdicts, it.view().settled) == (2, {}, False)
         world.it._store.away = False
         await world.passes(1)
-        assert it.view().verdicts == {"arosa": 1, "bern": 2}
+        assert (it.view().verdicts, it.view().settled) == ({"arosa": 1, "bern": 2}, True)
+
+    play(scenario())
+
+
+def test_nobody_sees_claims_settled_before_the_verdicts(worlds):
+    """A client that was told of none goes on with all its edits, and looks again when they are merged."""
+    world = worlds(expects=True)
+
+    async def scenario():
+        it = await world.start(Forgetful)
+        await world.publish("arosa", "bern")
+        await it.report("arosa", 2, 1, 9, 8, (HERS,))
+        world.it._store.seen = lambda: (len(it.view().round.verdicts), it.view().verdicts)
+        await it.report("bern", 2, 1, 9, 8, (HIS,))
+        assert (world.it._store.at, it.view().verdicts) == ([(0, {})], {"arosa": 1, "bern": 2})
+
+    play(scenario())
+
+
+def test_a_party_that_comes_while_an_admin_decides_does_not_wait_for_ever(worlds):
+    """A decision goes by who contradicts whom at that moment, and who comes later goes by the decision."""
+    world = worlds(quorum=2, policy=replace(POLICY, rule=Rule("manual")))
+
+    async def scenario():
+        it = await world.start()
+        for client, claims in (("arosa", (HIS,)), ("bern", (HERS,))):
+            await it.enter(client, 1, 0, 8, claims)
+        late = it.enter("chur", 1, 0, 8, (THEIRS,))
+        found, _ = await asyncio.gather(it.decide(HIS.slot, "arosa"), late)
+        assert found.kept == "arosa"
+        kinds = [(each.client, each.kind) for each in it.view().round.verdicts[-3:]]
+        assert sorted(kinds, key=str) == [("arosa", Kind.KEEP), ("bern", Kind.YIELD), ("chur", Kind.YIELD)]
+        assert await it.decide(HIS.slot, "arosa") == world.it._store.conflict(HIS.slot)
+        assert len(it.view().round.verdicts) == 5
 
     play(scenario())
 
 
 class Forgetful:
-    """A store that tells no numbers while its database is `away`."""
+    """A store that tells no numbers while its database is `away`, and keeps what was `seen` when it was asked."""
 
     def __init__(self, store: SqlStore) -> None:
-        self.store, self.away = store, False
+        self.store, self.away, self.seen, self.at = store, False, None, []
 
     def __getattr__(self, name: str):
         return getattr(self.store, name)
 
     def newest_verdicts(self):
         """The numbers, unless it is away."""
+        if self.seen:
+            self.at.append(self.seen())
         if self.away:
             raise StateError("the database is away", mend="wait")
         return self.store.newest_verdicts()
