@@ -54,7 +54,10 @@ def doomed(trace: Path, point: str, program: str, *arguments: str, log: Path) ->
 
 @dataclass
 class Server:
-    """A server on a state folder, on ports that stay the same: the same command each time."""
+    """A server on a state folder, on ports that stay the same: the same command each time.
+
+    fate: the points at which its next lives end, one each, with commas between.
+    """
 
     state: Path
     trace: Path
@@ -63,14 +66,16 @@ class Server:
     port: int = field(default_factory=free_port)
     enrol_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    fate: str = ""
 
     @property
     def address(self) -> str:
         """Where it listens."""
         return f"localhost:{self.port}"
 
-    def start(self, point: str = "") -> Server:
-        """Starts it; it may be dead again before it serves."""
+    def start(self, fate: str = "") -> Server:
+        """Starts it; it may be dead again before it serves. fate: of this life, and of those after it."""
+        point, _, self.fate = fate.partition(",")
         self.process = doomed(
             self.trace, point, "collab-server", "--state", str(self.state), "--model", self.model,
             "--listen", self.address, "--enrol-listen", f"localhost:{self.enrol_port}", *self.flags,

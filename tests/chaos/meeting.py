@@ -157,7 +157,7 @@ class Meeting(Ground):
             return said
 
         said = self._surviving(server, play)
-        return killed(server.trace), said, self.counts.of(folder), server.trace
+        return killed(server.trace, point), said, self.counts.of(folder), server.trace
 
     def claims_client(self, folder: Path, point: str) -> Outcome:
         """A round whose parties' claims meet before it merges, a real client killed."""

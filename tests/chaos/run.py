@@ -42,11 +42,12 @@ from ground import WHEN, Counts, Ground, Kill
 from meeting import KINDS, Meeting
 
 SIDES: Final = ("server", *KINDS, "bulk", "found", "client", "enrol", "enrol-server")
+SEVERAL: Final = "several"
 Point = tuple[str, str, str]  # side, transition as NAME:N, before or after
 
 
 def point(text: str) -> Point:
-    """SIDE:NAME:N:before|after, read."""
+    """SIDE:NAME:N:before|after, read. With a comma, further ones may follow for the lives of a server after that."""
     side, _, rest = text.partition(":")
     at, _, when = rest.rpartition(":")
     if side not in SIDES or when not in WHEN or ":" not in at:
@@ -56,7 +57,7 @@ def point(text: str) -> Point:
 
 def kind(at: str) -> str:
     """What a transition is, whichever of its name, whichever party's doing."""
-    return "/".join(at.rpartition(":")[0].split("/")[:3])
+    return SEVERAL if "," in at else "/".join(at.rpartition(":")[0].split("/")[:3])
 
 
 def planned(ground: Ground, most: dict[str, int], seed: int) -> list[Point]:
