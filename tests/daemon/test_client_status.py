@@ -80,6 +80,53 @@ def test_json_holds_each_edits_whole_life(folder: Path) -> None:
     assert some["counts"] == told["counts"]
 
 
+def in_every_state(state: ClientState) -> None:
+    """Brings a ledger to where it has one edit in each state, whose id is the state's name."""
+
+    def take_in(*ids: str) -> dict[str, str]:
+        state.take_in(parse_lines([LINE % (each, each) for each in ids]))
+        return {each.edit.id: each.key for each in state.ledger()}
+
+    def merge(round_: int) -> None:
+        state.enter(round_)
+        state.settle(Outcome(round_, Phase.PUBLISHED, Membership.CONTRIBUTED, round_))
+
+    old = ("verified", "failed", "forgotten", "re-submitted", "in-conflict", "withdrawn")
+    key = take_in(*old)
+    merge(1)
+    lost = {**SCORES, "took": False}
+    state.record_scores({key[each]: lost if each in ("failed", "re-submitted") else SCORES for each in old}, {})
+    take_in(*old, "merged")
+    merge(2)
+    state.record_retention(2, {key["verified"]: SCORES}, {key["forgotten"]: lost}, resubmit=False)
+    take_in(*old, "merged", "entered")
+    state.enter(3)
+    kinds = {"re-submitted": VerdictKind.KEEP, "in-conflict": VerdictKind.OVERWRITTEN, "withdrawn": VerdictKind.YIELD}
+    state.heed([VerdictNote(n, 3, key[each], kinds[each], "first-come") for n, each in enumerate(kinds, start=1)])
+    key = take_in(*old, "merged", "entered", "pending", "already-known")
+    state.screened(2, {key["already-known"]: "version 2 holds it already"}, {})
+
+
+def test_every_state_is_seen_in_status_and_in_the_report(tmp_path: Path) -> None:
+    """Each state that an edit can be in is told by the table, by --json and by the report, with the reason for it."""
+    with ClientState(tmp_path / "ledger.sqlite") as state:
+        in_every_state(state)
+        report = result("sha256:aa", state.ledger(), state.rounds())
+    told = json.loads(run("status", "--state", tmp_path, "--json"))
+    table = run("status", "--state", tmp_path)
+    without_reason = {"pending", "entered", "merged", "verified"}
+    for name in (each.value for each in EditStatus):
+        (row,) = (each for each in told["edits"] if each["id"] == name)
+        (reported,) = (each for each in report["edits"] if each["id"] == name)
+        assert row["status"] == row["life"][-1]["status"] == reported["status"] == name
+        assert bool(row["reason"]) == bool(reported["reason"]) == (name not in without_reason)
+        assert told["counts"][name] == report["counts"][name] == 1
+        assert f" {name}" in next(line for line in table.splitlines() if line.startswith(f"{name} "))
+        assert [
+            each["id"] for each in json.loads(run("status", "--state", tmp_path, "--json", "--only", name))["edits"]
+        ] == [name]
+
+
 def test_status_and_report_say_the_same_of_an_edit(folder: Path) -> None:
     """Whoever reads one of the two objects can read the other: the same keys with the same values."""
     told = ledger_view.ledger_object(folder / "ledger.sqlite", lives=False)
