@@ -1,8 +1,12 @@
 """What holds for every test of the suite."""
 
 import signal
+import sys
+from pathlib import Path
 
 from hypothesis import settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # in importlib mode the modules beside a test are not found otherwise
 
 # A shell that runs the suite in the background lets it ignore Ctrl-C, and all that it starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+import preloaded
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -123,7 +124,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Process:
     """A running command whose lines are read as they come."""
 
-    popen: subprocess.Popen[str]
+    popen: preloaded.Forked | subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
     out: list[str] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -133,13 +134,7 @@ class Process:
     @classmethod
     def start(cls, *command: str | Path) -> Process:
         """Starts a command of ours."""
-        popen = subprocess.Popen(
-            [str(each) for each in command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=ENVIRONMENT,
-        )
+        popen = preloaded.start(command, env=ENVIRONMENT)
         process = cls(popen)
         for stream, kept in ((popen.stdout, process.out), (popen.stderr, process.lines)):
             reader = threading.Thread(target=process._read, args=(stream, kept), daemon=True)

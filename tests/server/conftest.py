@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import preloaded
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,6 +27,7 @@ from collabedit.v1 import federation_pb2_grpc as rpc
 
 sys.path.insert(0, str(Path(__file__).parent))  # in importlib mode the modules beside a test are not found otherwise
 
+BIN = Path(sys.executable).parent
 D_MODEL, D_IN, EDITS = 12, 24, 10
 WEIGHTS = tuple(f"transformer.h.{layer}.mlp.c_proj.weight" for layer in (0, 1))
 HPARAMS = {
@@ -198,17 +200,17 @@ class Server:
     port: int = 0
     secure: bool = False
     enrolment: str = ""
-    process: subprocess.Popen | None = field(default=None, repr=False)
+    process: preloaded.Forked | subprocess.Popen | None = field(default=None, repr=False)
 
     def command(self) -> list[str]:
         fixed = ["--state", str(self.state), "--model", str(self.model), "--listen", f"localhost:{self.port}"]
         ports = ["--enrol-listen", "localhost:0"] if self.secure else ["--insecure"]
-        return [sys.executable, "-m", "collabedit.server.main", *fixed, *ports, *self.flags]
+        return [str(BIN / "collab-server"), *fixed, *ports, *self.flags]
 
     def start(self, *, prints_command: bool = True) -> Server:
         log = (self.state.parent / f"{self.state.name}.log").open("ab")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        self.process = preloaded.start(self.command(), stderr=log, env=environment)
         line = self.process.stdout.readline()
         assert line.startswith("listening on "), self.log()
         self.port = int(line.split()[2].rstrip(",").rpartition(":")[2])

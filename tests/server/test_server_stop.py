@@ -45,7 +45,7 @@ def held(servers, tmp_path):
         server = servers("--quorum", "2", *flags)
         plain = server.command
         script = Path(__file__).with_name("held_server.py")
-        server.command = lambda: [sys.executable, str(script), str(pipe), *plain()[3:]]
+        server.command = lambda: [sys.executable, str(script), str(pipe), *plain()[1:]]
         server.unhold = lambda: setattr(server, "command", plain)
         return Held(server.start(), pipe)
 
