@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 import stamina
+import stamina.instrumentation
 
 from collabedit.client.backoff import CALLS
 from collabedit.client.diagnosis import diagnose
@@ -29,6 +30,8 @@ from collabedit.common.errors import (
 )
 
 Result = TypeVar("Result")
+
+stamina.instrumentation.set_on_retry_hooks([])  # a line for each try, on standard output where --json's object belongs
 
 DEFAULT_SERVER: Final = "localhost:50051"
 CREDENTIALS_FOLDER: Final = "credentials"

@@ -36,7 +36,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-import stamina
 import torch
 from ground import WHEN, Counts, Ground, Kill
 from meeting import KINDS, Meeting
@@ -124,7 +123,6 @@ def main(
 ) -> None:
     """Kills, and prints what came of it. Exit code 1 where anything is wrong."""
     torch.set_num_threads(1)
-    stamina.instrumentation.set_on_retry_hooks([])  # that the server is away is what is wanted here
     most = {
         "server": server, "bulk": bulk, "found": found, "client": client, "enrol": enrol, "enrol-server": enrol,
         **dict.fromkeys(KINDS, meeting),

@@ -10,8 +10,6 @@ import sys
 import threading
 from pathlib import Path
 
-import stamina.instrumentation
-
 from collabedit.client.connection import connect, credentials_folder
 from collabedit.client.transfer import download
 from collabedit.common.credentials import Credentials
@@ -21,7 +19,6 @@ from collabedit.v1 import federation_pb2_grpc as rpc
 state, target = Path(sys.argv[1]), Path(sys.argv[2])
 credentials = Credentials.load(credentials_folder(state))
 begun = threading.Event()
-stamina.instrumentation.set_on_retry_hooks([])
 
 
 def progress(done: int, *_: int) -> None:

@@ -352,14 +352,4 @@ def file_of(tmp_path: Path) -> Callable[..., tuple[Path, str]]:
     return make
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """No line for each retry."""
-    import stamina.instrumentation
-
-    stamina.instrumentation.set_on_retry_hooks([])
-    yield
-    stamina.instrumentation.set_on_retry_hooks(None)
-
-
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
