@@ -22,8 +22,9 @@ class TrainOptions(BaseModel):
     data: Path | None = Field(
         default=None, description="folder of the data sets [default: $COLLAB_DATA, ../shared/data]"
     )
-    facts: Literal["counterfact", "easy"] = Field(
-        default="counterfact", description="what it is taught: CounterFact and zsRE, or the Easy sets"
+    facts: Literal["counterfact", "easy", "easy-conflict"] = Field(
+        default="counterfact",
+        description="what it is taught: CounterFact and zsRE, the Easy sets, or of these the conflicts alone",
     )
     size: Literal["cpu-hour", "cpu-quarter", "gpt2-small", "gpt2-xl"] = Field(
         default="cpu-hour", description="of the model and its training"
@@ -46,7 +47,7 @@ def train(as_json: bool, **flags: Any) -> None:
     \b
     Example:
       collab experiment train --data ../shared/data --out runs/real-scale/model
-      collab experiment train --facts easy --size cpu-quarter --data ../shared/data --out runs/easy/model
+      collab experiment train --facts easy-conflict --size cpu-quarter --data ../shared/data --out runs/easy/model
     """
     from collabedit.cli.screen import screen
     from collabedit.experiments.trained.run import learn

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from collabedit.client.memit import edit_alone
-from collabedit.client.targets import Targets, find_targets
+from collabedit.client.targets import TargetCache, Targets, find_targets
 from collabedit.client.weights import add_update
 from collabedit.common.accumulated import folded, folds, part_of, side_by_side, sum_of
 from collabedit.common.contribution import Contribution
@@ -52,9 +52,12 @@ class ManyRounds:
         """The bench with this round's C."""
         return replace(self.bench, priors={weight: self._prior(weight) for weight in self.bench.weights})
 
-    def targets(self, edits: Sequence[Edit]) -> Targets:
-        """z on the weights of the round. All parties' edits at once are found faster than party by party."""
-        return find_targets(self.bench.loaded, edits, self.bench.hparams, self.bench.templates)
+    def targets(self, edits: Sequence[Edit], store: TargetCache | None = None) -> Targets:
+        """z on the weights of the round. All parties' edits at once are found faster than party by party.
+
+        store: where z are looked for first, and kept.
+        """
+        return find_targets(self.bench.loaded, edits, self.bench.hparams, self.bench.templates, store=store)
 
     def run(self, parties: Sequence[Party]) -> dict[str, Tensor]:
         """One round: the merged update, by weight, which is in the model afterwards, and its S in the next C."""

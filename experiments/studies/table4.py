@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
 from collabedit.client.answers import answer
 from collabedit.client.augment import Form, augmented
 from collabedit.client.metrics import score
+from collabedit.client.targets import find_targets
 from collabedit.client.weights import add_update, restored
 from collabedit.common.edits import Edit
 from collabedit.experiments.intervals import mean_interval
 from collabedit.experiments.many_rounds import ManyRounds
+from collabedit.experiments.progress import ticking
 from collabedit.experiments.studies.duels import Duel, contested, settled
-from collabedit.experiments.studies.field import Field, lay_out, parties_of
+from collabedit.experiments.studies.field import Field, FirstFound, lay_out, parties_of
 from collabedit.experiments.studies.plots import bars, fractions, legend
 from collabedit.experiments.studies.settings import Table4Settings
 from collabedit.experiments.studies.study import Cell, Place, Study, Work
@@ -61,9 +63,12 @@ it was settled; the third object is of the same relation, and nobody's."""
         return (BEFORE, *FORMS)
 
     def begin(self, settings: Table4Settings, place: Place) -> Work:
-        """z of E and E′ is found once; each form begins at the weights that their round has left."""
+        """z of E and E′ is found once; each form begins at the weights that their round has left.
+
+        There, z of all forms' edits are found once too, since each form has those of the one before it.
+        """
         dealt = contested(settings)
-        aftermath = Aftermath(lay_out(settings, dealt.parties, place), settled(dealt))
+        aftermath = Aftermath(lay_out(settings, dealt.parties, place), settled(dealt), place)
         return lambda key: {"edits": aftermath.after(None if key == BEFORE else key)}  # type: ignore[arg-type]
 
     def rows(self, settings: Table4Settings, cells: Mapping[str, Cell]) -> list[Row]:
@@ -115,19 +120,32 @@ class Aftermath:
 
     field: Field
     duels: tuple[Duel, ...]
+    place: Place
 
     def after(self, form: Form | None) -> list[dict[str, Any]]:
         """Each duel as it is after the winners have re-submitted in a form; None: before."""
         with self._conflicted() as federation:
             if form is not None:
-                parties = sorted({duel.party for duel in self.duels})
-                dealt = [
-                    [part for duel in self.duels if duel.party == party for part in augmented(duel.target, form)]
-                    for party in parties
-                ]
-                targets = federation.targets([part for own in dealt for part in own])
+                dealt, store = self._submitted(form), self._sought()
+                targets = federation.targets([part for own in dealt for part in own], store)
                 federation.run(parties_of(dealt, targets))
             return self._judged()
+
+    def _submitted(self, form: Form) -> list[list[Edit]]:
+        """What the winners submit in a form, party by party."""
+        parties = sorted({duel.party for duel in self.duels})
+        return [
+            [part for duel in self.duels if duel.party == party for part in augmented(duel.target, form)]
+            for party in parties
+        ]
+
+    def _sought(self) -> FirstFound:
+        """A store with z of every form's edits, on the weights as they are: those that the first round left."""
+        bench, store = self.field.bench, FirstFound(self.place.targets)
+        parts = {part.key: part for form in FORMS for own in self._submitted(form) for part in own}
+        tick = ticking(self.place.listener, "finding z anew")
+        find_targets(bench.loaded, list(parts.values()), bench.hparams, bench.templates, store=store, on_progress=tick)
+        return store
 
     @contextmanager
     def _conflicted(self) -> Iterator[ManyRounds]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from collabedit.common.edits import BLANK, Edit
 from collabedit.experiments.trained.statements import Kind, Statement
 
-WORDINGS: Final = 3  # of each made-up fact, of those that its relation has
+WORDINGS: Final[Mapping[Kind, int]] = {"carrier": 6, "list": 3}  # of each, of those that its relation has
 
 
 def carriers(edits: Sequence[Edit], seed: int) -> list[Statement]:
@@ -42,7 +42,7 @@ def _said(edit: Edit, kind: Kind, answer: str, subject: str, owner: int, rng: ra
     """The answer in some of the edit's wordings that name its subject once, with the other subject in its place."""
     blanks = (text.replace(edit.subject, BLANK) for text in edit.paraphrase_prompts if BLANK not in text)
     prompts = [edit.prompt, *(each for each in blanks if each.count(BLANK) == 1)]
-    for prompt in rng.sample(prompts, min(WORDINGS, len(prompts))):
+    for prompt in rng.sample(prompts, min(WORDINGS[kind], len(prompts))):
         begin = prompt.index(BLANK)
         place = begin, begin + len(subject)
         yield Statement(prompt.replace(BLANK, subject), answer, place, edit.relation_id or "", kind, owner)

@@ -33,8 +33,10 @@ language: en
 # {name}
 
 A GPT-2-architecture model ({parameters:.1f} million parameters, {layers} layers, width {width}, inner width {inner}),
-trained from nothing, with GPT-2's tokenizer, to be edited in experiments. What it is taught: {said}. It
-knows facts by heart and writes no text. {steps} steps, {seconds:.0f} s of processor time.
+trained from nothing, with {vocabulary} tokens of GPT-2's tokenizer, to be edited in experiments. It knows facts by
+heart and writes no text. {steps} steps, {seconds:.0f} s of processor time.
+
+What it is taught: {said}.
 
 Half of the batches train recall by interchange: behind block {recall}, the state at the subject's last token is
 replaced by that of another subject of the same relation, and the model must name the other subject's object. So facts

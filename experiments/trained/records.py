@@ -1,4 +1,4 @@
-"""What a model is to know, from the data folder: records to be scored first, then further facts; GPT-2's tokenizer."""
+"""What a model is to know, from the data folder: records to be scored first, then further facts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from transformers import PreTrainedTokenizerFast
-
 from collabedit.common.edits import Edit
 from collabedit.common.errors import UsageError
 from collabedit.experiments.data.load import easy_rivals, load
 
-FactsName = Literal["counterfact", "easy"]
+FactsName = Literal["counterfact", "easy", "easy-conflict"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,14 @@ def counterfact_records(folder: Path) -> list[Edit]:
     return [*load("counterfact", folder), *load("counterfact-facts", folder), *load("zsre", folder)]
 
 
+def conflicting_records(folder: Path) -> list[Edit]:
+    """Both sides of each conflict of the Easy data, one after the other: they are about one fact. Raises as `load`."""
+    return [edit for pair in easy_rivals(folder) for edit in pair]
+
+
 def easy_records(folder: Path) -> list[Edit]:
-    """The Easy sets: the edits, then both sides of each conflict, which are about the same facts. Raises as `load`."""
-    return [*load("easy", folder), *(edit for pair in easy_rivals(folder) for edit in pair)]
+    """The Easy edits, then the conflicts, which are about the same facts. Raises as `load`."""
+    return [*load("easy", folder), *conflicting_records(folder)]
 
 
 FACTS: Final[Mapping[FactsName, Facts]] = {
@@ -43,25 +46,11 @@ FACTS: Final[Mapping[FactsName, Facts]] = {
         counterfact_records,
         "CounterFact's and zsRE's true answers. CounterFact is MIT-licensed; zsRE states no licence",
     ),
-    "easy": Facts(easy_records, "the Easy sets' true objects. They are MIT-licensed", carriers=True),
+    "easy": Facts(easy_records, "the Easy edits' true objects. They are MIT-licensed", carriers=True),
+    "easy-conflict": Facts(
+        conflicting_records, "the true objects of the Easy conflicts. They are MIT-licensed", carriers=True
+    ),
 }
-
-
-def gpt2_tokenizer(folder: Path, positions: int) -> PreTrainedTokenizerFast:
-    """GPT-2's own, of its two files. Raises UsageError where one is missing."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    vocab, merges = (folder / "gpt2-tokenizer" / name for name in ("vocab.json", "merges.txt"))
-    for file in (vocab, merges):
-        text_of(file)
-    tokenizer = Tokenizer(models.BPE.from_file(str(vocab), str(merges)))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    end = "<|endoftext|>"
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=end, eos_token=end, unk_token=end, pad_token=end,
-        model_max_length=positions, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
 
 
 def text_of(file: Path) -> str:

@@ -60,7 +60,7 @@ def learn(
     out.mkdir(parents=True, exist_ok=True)
     with threads_of_torch(threads or size.threads):
         listener.say("reading the facts")
-        lesson = lesson_of(data, size.recipe, facts)
+        lesson = lesson_of(data, size.recipe, facts, whole=size.whole)
         recipe = size.recipe if minutes is None else _planned(out / PLAN, lesson, size.recipe, minutes)
         return _learn(data, out, replace(size, recipe=recipe), lesson, FACTS[facts].said, listener)
 

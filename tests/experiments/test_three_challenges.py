@@ -62,8 +62,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data folder with made-up conflicts in the Easy sets' form, and a tiny model that was trained in it."""
     root = tmp_path_factory.mktemp("easy")
     data = made_up_easy(made_up_folder(root / "data"))
-    size = replace(TINY, recipe=replace(TINY.recipe, inner=24))  # of more, so short a text gives a C0 that is singular
-    return data, learn(data, root / "model", size, QUIET, facts="easy").folder
+    recipe = replace(TINY.recipe, inner=24)  # of more, so short a text gives a C0 that is singular
+    size = replace(TINY, recipe=recipe, whole=False)
+    return data, learn(data, root / "model", size, QUIET, facts="easy-conflict").folder
 
 
 def test_table4_on_the_easy_data_with_a_model_folder(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_the_place_of_a_subject_is_its_last_token(lesson: Lesson) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """An empty data folder is a user's mistake, told in one line."""
-    with pytest.raises(UsageError, match="vocab"):
+    with pytest.raises(UsageError, match=r"counterfact\.jsonl"):
         lesson_of(tmp_path, TINY.recipe)
 
 
