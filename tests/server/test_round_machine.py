@@ -41,7 +41,9 @@ CLIENTS = ("arosa", "bern", "chur", "davos")
 WAITING = (Phase.OPEN, Phase.COLLECTING)
 POLICIES = ("first-come", "last-come", "priority", "manual")
 CLAIMS = st.builds(
-    lambda slot, fact: Claim(slot.encode(), (slot + fact).encode()), st.sampled_from("st"), st.sampled_from("xyz")
+    lambda slot, fact: Claim(32 * slot.encode(), 16 * (slot + fact).encode()),
+    st.sampled_from("st"),
+    st.sampled_from("xyz"),
 )
 
 
