@@ -1,12 +1,12 @@
-"""A program of ours that kills itself: `python doomed.py TRACE POINT collab-server|collab-client|collab ARGUMENTS…`.
+"""A program of ours that kills itself: collab-server, collab-client or collab.
 
 A durable transition is each fsync, rename, replace and unlink, each commit of a transaction that writes, each chunk of
 a transfer, each Cholesky factor of a merge. Its name says what it is, whose work (the product's public function), and
 of a round that is recorded what befell it, and by whose doing: `commit/SqlStore.record/Enter/arosa`. Those of one name
 are counted from the start of the process: a point means the same moment in each run, however threads and parties
-interleave. TRACE gets a line for each. POINT is NAME:N:before or NAME:N:after the N-th, where the process sends itself
-SIGKILL, or "" for no kill. "after" a chunk or a factor is in the middle of it: half of its bytes are written, or its
-result is thrown away. The product's own code knows nothing of this.
+interleave. The trace gets a line for each. A point is NAME:N:before or NAME:N:after the N-th, where the process sends
+itself SIGKILL. "after" a chunk or a factor is in the middle of it: half of its bytes are written, or its result is
+thrown away. The product's own code knows nothing of this.
 """
 
 from __future__ import annotations
@@ -204,16 +204,14 @@ WATCHES = {
 }
 
 
-def main() -> None:
-    """Runs the program as its console script would."""
-    trace, point, program, *arguments = sys.argv[1:]
+def live(log: str, trace: str, point: str, program: str, *arguments: str) -> None:
+    """Runs the program as its console script would, its output in `log`."""
+    out, nothing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDONLY)
+    for old, new in ((nothing, 0), (out, 1), (out, 2)):
+        os.dup2(old, new)
     sys.argv = [program, *arguments]
     doom = Doom(trace, point)
     for each in WATCHES[program]:
         each(doom)
     module, attribute = PROGRAMS[program]
     getattr(import_module(module), attribute)()
-
-
-if __name__ == "__main__":
-    main()

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from lives import Life
 from safetensors.torch import save_file
 
 from collabedit.client import transfer
@@ -29,7 +28,6 @@ from collabedit.common.errors import RoundError
 from collabedit.common.factors import Factored, factor_update
 from collabedit.common.model_folder import ModelFolder, find_model
 
-DOOMED: Final = Path(__file__).with_name("doomed.py")
 MODEL: Final = "atlas"
 EDITS: Final = 600  # so that an upload is three chunks
 WIDE: Final = 2048
@@ -41,15 +39,6 @@ def free_port() -> int:
     """A port of this host that nothing listens on just now."""
     with socket.create_server(("localhost", 0)) as listener:
         return int(listener.getsockname()[1])
-
-
-def doomed(trace: Path, point: str, program: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-    """Starts a program that kills itself at `point` ("": never), its output in `log`."""
-    with log.open("ab") as out:
-        return subprocess.Popen(
-            [sys.executable, str(DOOMED), str(trace), point, program, *arguments],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
 
 
 @dataclass
@@ -65,7 +54,7 @@ class Server:
     model: str = MODEL
     port: int = field(default_factory=free_port)
     enrol_port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: Life | None = None
     fate: str = ""
 
     @property
@@ -76,7 +65,7 @@ class Server:
     def start(self, fate: str = "") -> Server:
         """Starts it; it may be dead again before it serves. fate: of this life, and of those after it."""
         point, _, self.fate = fate.partition(",")
-        self.process = doomed(
+        self.process = Life(
             self.trace, point, "collab-server", "--state", str(self.state), "--model", self.model,
             "--listen", self.address, "--enrol-listen", f"localhost:{self.enrol_port}", *self.flags,
             log=self.trace.with_suffix(".log"),

@@ -19,7 +19,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from federation import EDITS, MODEL, WIDE, Light, Server, copied, doomed, make_wide_model, sent_bytes, transitions
+from federation import EDITS, MODEL, WIDE, Light, Server, copied, make_wide_model, sent_bytes, transitions
+from lives import Life
 
 from collabedit.client import transfer
 from collabedit.client.snapshot import Verdict
@@ -119,7 +120,7 @@ def living(trace: Path, point: str, *command: str, broken: Callable[[], Any]) ->
 
     broken: whether the rest of the federation has failed, and it waits in vain.
     """
-    process = doomed(trace, point, "collab-client", *command, log=trace.with_suffix(".log"))
+    process = Life(trace, point, "collab-client", *command, log=trace.with_suffix(".log"))
     try:
         until(lambda: process.poll() is not None or broken(), "the client")
     finally:
@@ -287,16 +288,16 @@ class Ground:
             died = False
             for attempt in range(5):
                 until(lambda: server.listens or server.killed, "the server's start")
-                process = doomed(trace, "" if attempt else point, "collab", *command, log=log)
+                process = Life(trace, "" if attempt else point, "collab", *command, log=log)
                 until(lambda process=process: process.poll() is not None, "enrolling")  # type: ignore[misc]
-                died = died or process.returncode == -signal.SIGKILL or server.killed
+                died = died or process.poll() == -signal.SIGKILL or server.killed
                 if server.killed:
                     server.start()
                     until(lambda: server.listens, "the server's start after the kill")
-                if not process.returncode:
+                if not process.poll():
                     break
             else:
-                raise HungError(f"enrolling ended with {process.returncode}: {_last_line(log)}")
+                raise HungError(f"enrolling ended with {process.poll()}: {_last_line(log)}")
             collab("status", "--state", str(state))
         return died, [], 0, server.trace if server_point else trace
 
