@@ -15,7 +15,7 @@ def test_a_stopped_client_is_left_behind_and_comes_back(host, tools, tmp_path: P
 
     The entry window is long enough for all three to enter under load; the first layer closes at its end.
     """
-    server, address = host.server("--quorum", "2", "--entry-window", "10", "--liveness", "4")
+    server, address = host.server("--quorum", "2", "--entry-window", "5", "--liveness", "4")
     files = {
         name: tools.write_edits(tmp_path / f"{name}.jsonl", tools.facts(8 * number, 8))
         for number, name in enumerate(("ada", "bob", "cyd"))

@@ -1,7 +1,7 @@
 """A server that dies before any one call of its store or its blobs: started again it publishes the same bits.
 
 In this process, with the real store, blobs and merge: what was durable before the death is a prefix of the writes of an
-uninterrupted round, and every prefix is tried. Real processes are killed elsewhere.
+uninterrupted round, and every third prefix is tried. Real processes are killed at every write by `make chaos`.
 """
 
 from __future__ import annotations
@@ -175,13 +175,12 @@ def lived(host: Host, life: Life) -> list[Any]:
     return asyncio.run(asyncio.wait_for(host.live(life), 60))
 
 
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_restart_from_any_prefix_of_the_writes_publishes_the_same_bits(hosts, step):
-    """Dead before its first call, its second, … its last: what the next process publishes does not differ in a bit."""
+def test_a_restart_from_any_prefix_of_the_writes_publishes_the_same_bits(hosts):
+    """Dead before its first call, its fourth, … : what the next process publishes does not differ in a bit."""
     whole = Life()
     wanted = lived(hosts("whole"), whole)
     assert whole.made > 40
-    for calls in range(0, whole.made, step):
+    for calls in range(0, whole.made, 3):
         host = hosts(str(calls))
         with suppress(DeadError):
             lived(host, Life(calls))
