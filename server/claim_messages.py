@@ -46,6 +46,16 @@ def verdict_message(given: Given) -> pb.Verdict:
     )  # fmt: skip
 
 
+def check_key_check(check: str) -> str:
+    """Returns it; raises BadRequestRefusal for what is no federation key's check."""
+    if not CHECK.fullmatch(check):
+        raise BadRequestRefusal(
+            f'"{check[:64]}" is no check of a federation key',
+            mend="take what `collab pki federation-key show` prints at a party",
+        )
+    return check
+
+
 class KeyChecks:
     """Compares which federation key clients blind their claims under: the first that tells fixes it."""
 
@@ -59,8 +69,7 @@ class KeyChecks:
             return
         if not check:
             raise FederationKeyRefusal(f"{client} has no federation key, and this federation needs one", mend=OPEN)
-        if not CHECK.fullmatch(check):
-            raise BadRequestRefusal("that is no check of a federation key")
+        check_key_check(check)
         pinned = await asyncio.to_thread(self._store.key_check)
         pinned = pinned or await asyncio.to_thread(self._store.pin_key_check, check)
         if check != pinned:

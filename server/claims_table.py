@@ -87,17 +87,16 @@ def with_claims(connection: Connection, round_: Round) -> Round:
     )
 
 
-def claim_of_row(row: Any) -> Claim:
-    """Raises ValueError for names that cannot have been written."""
-    slot, fact = bytes(row.slot), bytes(row.fact)
+def claim_of(slot: bytes, fact: bytes) -> Claim:
+    """A claim as it is stored. Raises ValueError for names that cannot have been written."""
     if len(slot) != NAME_BYTES or len(fact) != NAME_BYTES:
         raise ValueError("a claim of other than 32 bytes")
-    return Claim(slot, fact)
+    return Claim(bytes(slot), bytes(fact))
 
 
 def verdict_of_row(row: Any) -> Verdict:
     """Raises ValueError for what cannot have been written."""
-    return Verdict(str(row.client), claim_of_row(row), Kind(row.kind), str(row.policy))
+    return Verdict(str(row.client), claim_of(row.slot, row.fact), Kind(row.kind), str(row.policy))
 
 
 def decision_of_row(row: Any) -> Decision:
@@ -107,27 +106,32 @@ def decision_of_row(row: Any) -> Decision:
     return Decision(bytes(row.slot), str(row.client), each)
 
 
-def _claims_of_round(connection: Connection, round_: int) -> Mapping[tuple[str, str], list[Any]]:
-    """Rows by source and client, in order."""
+def _claims_of_round(connection: Connection, round_: int) -> Mapping[tuple[str, str], list[tuple[Claim, bool]]]:
+    """Claims, and whether they were judged out, by source and client, in order. Raises as `claim_of`."""
     claims = tables.CLAIMS
-    found: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    for row in connection.execute(select(claims).where(claims.c.round == round_).order_by(claims.c.position)):
-        found[row.source, row.client].append(row)
+    query = select(claims.c.source, claims.c.client, claims.c.slot, claims.c.fact, claims.c.judged_out)
+    ordered = query.where(claims.c.round == round_).order_by(claims.c.client, claims.c.source, claims.c.position)
+    found: dict[tuple[str, str], list[tuple[Claim, bool]]] = defaultdict(list)
+    for source, client, slot, fact, out in connection.execute(ordered):
+        found[source, client].append((claim_of(slot, fact), bool(out)))
     return found
 
 
-def _with_claims(member: Member, rows: Sequence[Any]) -> Member:
-    claims = tuple(claim_of_row(each) for each in rows)
-    out = dict.fromkeys(claim for claim, row in zip(claims, rows, strict=True) if row.judged_out)
-    return replace(member, claims=claims, out=tuple(out))
+def _with_claims(member: Member, claimed: Sequence[tuple[Claim, bool]]) -> Member:
+    out = dict.fromkeys(claim for claim, is_out in claimed if is_out)
+    return replace(member, claims=tuple(claim for claim, _ in claimed), out=tuple(out))
 
 
-def _told(connection: Connection, round_: int, claims: Mapping[tuple[str, str], list[Any]]) -> tuple[Told, ...]:
+def _told(
+    connection: Connection, round_: int, claims: Mapping[tuple[str, str], list[tuple[Claim, bool]]]
+) -> tuple[Told, ...]:
     """Reports, in receipt order."""
     table = tables.REPORTS
     rows = connection.execute(select(table).where(table.c.round == round_).order_by(table.c.position))
     return tuple(
-        Told(row.client, row.at, row.tested, row.held, tuple(map(claim_of_row, claims.get((FAILED, row.client), []))))
+        Told(
+            row.client, row.at, row.tested, row.held, tuple(claim for claim, _ in claims.get((FAILED, row.client), []))
+        )
         for row in rows
     )
 

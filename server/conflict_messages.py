@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collabedit.server.claim_messages import CHECK, KINDS, NAME_BYTES
+from collabedit.server.claim_messages import KINDS, NAME_BYTES
 from collabedit.server.refusals import BadRequestRefusal
 from collabedit.server.store import Conflict, Retention
 from collabedit.v1 import federation_pb2 as pb
@@ -29,13 +29,3 @@ def check_slot(slot: bytes) -> bytes:
     if len(slot) != NAME_BYTES:
         raise BadRequestRefusal(f"a slot of {len(slot)} bytes", mend=f"a blinded name has {NAME_BYTES}")
     return slot
-
-
-def check_key_check(check: str) -> str:
-    """Returns it; raises BadRequestRefusal for what is no federation key's check."""
-    if not CHECK.fullmatch(check):
-        raise BadRequestRefusal(
-            f'"{check[:64]}" is no check of a federation key',
-            mend="take what `collab pki federation-key show` prints at a party",
-        )
-    return check

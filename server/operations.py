@@ -16,7 +16,8 @@ from collabedit.common import pki
 from collabedit.common.errors import IdentityError
 from collabedit.common.settings import FederationSettings
 from collabedit.server.audit import Row, entry, plain
-from collabedit.server.conflict_messages import check_key_check, check_slot, conflict_message, retention_message
+from collabedit.server.claim_messages import check_key_check
+from collabedit.server.conflict_messages import check_slot, conflict_message, retention_message
 from collabedit.server.coordinator import Coordinator
 from collabedit.server.enrolment import Registrar
 from collabedit.server.identity import Caller, caller
