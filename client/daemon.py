@@ -143,7 +143,7 @@ class Daemon:
         missed = [each for each in awaited if now.ended or each.round != now.round]
         if not left or missed or not all(each.written_elsewhere for each in left):
             raise RoundError(
-                missing_line(len(left), self._settings.min_edits),
+                missing_line(len(left), self._steps.lacking(), self._settings.min_edits),
                 mend=f"add edits of other facts to {self._config.edits}, or public ones with --padding;"
                 " those merged before do not count",
             )
@@ -182,5 +182,6 @@ class Daemon:
         if waiting := self._state.waiting():
             if all(each.written_elsewhere for each in waiting):
                 return left_line(len(waiting))
-            return f"{missing_line(len(waiting), self._settings.min_edits)}; waiting for {self._config.edits}"
+            missing = missing_line(len(waiting), self._steps.lacking(), self._settings.min_edits)
+            return f"{missing}; waiting for {self._config.edits}"
         return f"nothing new in {self._config.edits}; following it"

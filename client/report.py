@@ -98,9 +98,10 @@ def published_line(round_: int, version: int, merged: int, scores: Scores) -> st
     return f"{line}; {figures}" if figures else line
 
 
-def missing_line(pending: int, least: int) -> str:
-    """What is missing where fewer edits wait than the federation takes."""
-    return f"{pending} edit(s) wait; the federation takes no fewer than {least} at once: {least - pending} missing"
+def missing_line(pending: int, missing: int, least: int) -> str:
+    """What is missing where fewer edits wait than the federation takes; some count for more than one."""
+    more = "" if pending + missing == least else f", {least - missing} with paraphrases and public facts"
+    return f"{pending} edit(s) wait{more}; the federation takes no fewer than {least} at once: {missing} missing"
 
 
 def left_line(count: int) -> str:
