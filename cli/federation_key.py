@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +13,7 @@ from collabedit.cli.output import say
 from collabedit.cli.pki_options import SETTINGS, json_option, state_option
 from collabedit.cli.remote import PATIENCE, RemoteOptions, open_connection
 from collabedit.common.command import load_settings, options_of, print_json
+from collabedit.common.errors import BadFileError, IdentityError, MismatchError, UsageError
 
 if TYPE_CHECKING:
     from collabedit.client.federation_key import HeldKey
@@ -60,7 +62,13 @@ def make(out: Path | None, state: Path, as_json: bool) -> None:
     """
     from collabedit.client.federation_key import make as make_key
 
-    held = make_key(_file(state, out), _federation(state))
+    place, federation = _partys(_file(state, out)), _federation(state)
+    if not federation and out is None:
+        raise IdentityError(
+            f"{state}: not enrolled with a federation, whose key it would be",
+            mend="enrol first; in a federation without certificates say with --out where the key is to go",
+        )
+    held = make_key(place, federation)
     _tell(held, as_json, "made")
     say("next, for each other party: collab pki federation-key seal --for THEIR-client.pem --out SEALED.json")
 
@@ -126,7 +134,9 @@ def seal(certificate: Path, out: Path, state: Path, file: Path | None, as_json: 
     from collabedit.common.files import write_durably
 
     held = demand(_file(state, file))
-    sealed, recipient = seal_key(held, _read(certificate), _credentials(state), datetime.now(UTC))
+    own = _credentials(state)
+    with _naming(certificate):
+        sealed, recipient = seal_key(held, _read(certificate), own, datetime.now(UTC))
     write_durably(out, sealed)
     if as_json:
         print_json({"for": recipient.client_id, "fingerprint": recipient.fingerprint, "file": str(out)} | _shown(held))
@@ -152,8 +162,10 @@ def open_(sealed: Path, force: bool, state: Path, file: Path | None, as_json: bo
     from collabedit.client.federation_key import accept
     from collabedit.client.sealed_key import unseal
 
-    held, sender = unseal(_read(sealed), _credentials(state))
-    accept(_file(state, file), held, force=force)
+    place, own = _partys(_file(state, file)), _credentials(state)
+    with _naming(sealed):
+        held, sender = unseal(_read(sealed), own)
+    accept(place, held, force=force)
     if as_json:
         print_json({"from": sender.client_id, "fingerprint": sender.fingerprint} | _shown(held))
         return
@@ -193,6 +205,26 @@ def _file(state: Path, file: Path | None) -> Path:
     return file or state / KEY_FILE
 
 
+def _partys(file: Path) -> Path:
+    """The file. Raises UsageError where it would lie in a server's state folder."""
+    folder = file.parent
+    if (folder / "pki").is_dir() or (folder / "rounds.sqlite").is_file():
+        raise UsageError(
+            f"{folder}: a server's state folder, and the server must never have the federation key",
+            mend="run it on a party's host, with that party's --state",
+        )
+    return file
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with its content."""
+    try:
+        yield
+    except (BadFileError, IdentityError, MismatchError) as error:
+        raise type(error)(f"{file}: {error.what}", mend=error.mend) from error
+
+
 def _credentials(state: Path) -> Credentials:
     from collabedit.client.connection import credentials_folder
     from collabedit.common.credentials import Credentials
@@ -213,8 +245,6 @@ def _federation(state: Path) -> str:
 
 def _read(file: Path) -> bytes:
     """Raises UsageError where it cannot be read."""
-    from collabedit.common.errors import UsageError
-
     try:
         with file.open("rb") as handle:
             return handle.read(LARGEST)

@@ -21,7 +21,7 @@ from collabedit.client.sealed_key import SealedKey, seal, unseal
 from collabedit.common import pki
 from collabedit.common.blinding import KEY_BYTES, FederationKey
 from collabedit.common.credentials import Credentials
-from collabedit.common.errors import BadFileError, CollabEditError, IdentityError, MismatchError, StateError
+from collabedit.common.errors import BadFileError, CollabEditError, IdentityError, MismatchError, StateError, UsageError
 
 NOW = datetime.now(UTC)
 CA = pki.create_authority("federation", NOW)
@@ -236,6 +236,39 @@ def test_without_certificates_the_file_itself_is_carried(tmp_path: Path) -> None
         run("make", "--out", file, "--state", tmp_path / "none")
     with pytest.raises(IdentityError, match="has not enrolled"):
         run("seal", "--for", file, "--out", tmp_path / "x", "--key", file, "--state", tmp_path / "none")
+
+
+def test_a_server_has_no_key(tmp_path: Path) -> None:
+    """Made or opened in a server's state folder, the key would be where it must not be: refused, nothing written."""
+    state = tmp_path / "server"
+    (state / "pki").mkdir(parents=True)
+    for words in (["make"], ["open", tmp_path / "key.json"], ["make", "--out", state / "federation.key"]):
+        with pytest.raises(UsageError, match="the server must never have"):
+            run(*words, "--state", state)
+    assert not (state / KEY_FILE).exists()
+
+
+def test_a_host_that_has_not_enrolled_says_where_its_key_goes(tmp_path: Path) -> None:
+    """Else a key of no federation would lie in the state folder: it could not be sealed, nor another be made."""
+    with pytest.raises(IdentityError, match="not enrolled") as caught:
+        run("make", "--state", tmp_path / "alice")
+    assert "--out" in caught.value.mend
+    assert not (tmp_path / "alice").exists()
+
+
+def test_a_file_that_somebody_sent_is_named(tmp_path: Path) -> None:
+    """Whatever is wrong with it: a person has several."""
+    alice, bob = host(tmp_path / "alice", ALICE), host(tmp_path / "bob", BOB)
+    run("make", "--state", alice)
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_text("no certificate")
+    with pytest.raises(IdentityError, match=r"wrong\.pem: no certificate"):
+        run("seal", "--for", wrong, "--out", tmp_path / "key.json", "--state", alice)
+    run("seal", "--for", alice / "credentials" / "client.pem", "--out", tmp_path / "key.json", "--state", alice)
+    with pytest.raises(IdentityError, match=r"key\.json: the key is sealed for alice; this host is bob"):
+        run("open", tmp_path / "key.json", "--state", bob)
+    with pytest.raises(BadFileError, match=r"wrong\.pem: not a sealed federation key"):
+        run("open", wrong, "--state", bob)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
