@@ -85,7 +85,8 @@ class VerdictNote:
             VerdictKind.UNDECIDED: "another party's edit contradicts it; an admin of the federation decides",
             VerdictKind.OVERWRITTEN: "another party's edit of the same fact overwrote it",
         }[self.kind]
-        policy = f" (policy {self.policy})" if self.policy and self.kind is not VerdictKind.UNDECIDED else ""
+        chosen = self.kind not in (VerdictKind.UNDECIDED, VerdictKind.OVERWRITTEN)
+        policy = f" (policy {self.policy})" if self.policy and chosen else ""
         return f"round {self.round}: {said}{policy}"
 
 

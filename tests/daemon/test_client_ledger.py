@@ -128,7 +128,8 @@ def test_a_verdict_is_heeded(state: ClientState, kind: VerdictKind, before: S, a
     (entry,) = state.ledger()
     assert entry.status is after
     assert "round 1: " in entry.reason
-    assert "admin" in entry.reason or "policy first-come" in entry.reason
+    decided = {VerdictKind.UNDECIDED: "admin", VerdictKind.OVERWRITTEN: "overwrote"}.get(kind, "policy first-come")
+    assert decided in entry.reason
     assert state.life(entry.key)[-1].reason == entry.reason
     assert entry.augmented is (after is S.RESUBMITTED)
 

@@ -13,15 +13,18 @@ import pytest
 
 from collabedit.client import equipment, ledger
 from collabedit.client.connection import StaleRoundError
+from collabedit.client.daemon import Daemon
 from collabedit.client.decide import Act, decide
-from collabedit.client.edit_life import EditStatus, VerdictKind
+from collabedit.client.edit_life import EditStatus, VerdictKind, VerdictNote
 from collabedit.client.metrics import EditScore, Kinds, Scores
+from collabedit.client.news import Changes
 from collabedit.client.snapshot import Membership, Outcome, Phase, Snapshot, Verdict, Version
 from collabedit.client.state import ClientState
 from collabedit.client.state_folder import StateFolder
 from collabedit.client.steps import Steps
 from collabedit.common.blinding import FederationKey
 from collabedit.common.edits import Edit, Parsed
+from collabedit.common.errors import RoundError
 
 KEY = FederationKey(1, bytes(32))
 LEAST = 4
@@ -354,6 +357,61 @@ def test_what_another_party_wrote_is_known_once_it_is_answered(party) -> None:
     assert again.status is EditStatus.PENDING
 
 
+def is_done(one: Party) -> bool:
+    """Whether a client with `--once` would end here; raises what is missing."""
+    config = SimpleNamespace(once=True, edits="mine.jsonl")
+    keys = [edit.key for edit in one.edits]
+    tools = one.steps._tools
+    daemon = Daemon(config, tools, Changes(), keys=keys, on_result=lambda _: None)  # type: ignore[arg-type]
+    return daemon._finished(one.steps.place(), one.federation.now())
+
+
+def left_to_others(one: Party) -> None:
+    """Three edits yield and three are another party's to write: this client is out of the round."""
+    one.federation.change(settled=False)
+    one.go_on()
+    one.federation.judge(VerdictKind.YIELD, *one.edits[:3])
+    one.federation.judge(VerdictKind.DUPLICATE, *one.edits[3:])
+    assert one.go_on() is Act.WAIT
+
+
+@pytest.mark.parametrize("skip_known", [True, False])
+def test_a_client_whose_edits_others_write_is_done_once_they_have(party, skip_known: bool) -> None:
+    """It waits for the end of their round; there it ends well, though the weights do not answer with every edit."""
+    one = party(6, skip_known=skip_known)
+    left_to_others(one)
+    assert not is_done(one)
+    one.model.holds = {one.edits[3].key}
+    one.federation.next_round(1)
+    one.go_on()
+    assert is_done(one)
+    known = EditStatus.KNOWN if skip_known else EditStatus.PENDING
+    assert one.statuses() == 3 * [EditStatus.WITHDRAWN] + [known] + 2 * [EditStatus.PENDING]
+
+
+def test_edits_that_others_were_to_write_wait_where_their_round_came_to_nothing(party) -> None:
+    """Nobody has written them: the client says how many are missing, as for edits that are its own alone."""
+    one = party(6)
+    left_to_others(one)
+    one.federation.next_round(0)
+    one.go_on()
+    with pytest.raises(RoundError, match=r"3 edit\(s\) wait.*1 missing"):
+        is_done(one)
+
+
+def test_too_few_edits_of_ones_own_are_missing_beside_those_of_others(party, tools) -> None:
+    """An edit that nobody else writes is not left to anybody."""
+    one = party(6)
+    left_to_others(one)
+    one.federation.next_round(1)
+    one.model.holds = {edit.key for edit in one.edits[3:5]}
+    more = tools.facts(10, 1)
+    one.state.take_in(Parsed((*one.edits, *more), tuple(range(1, 8)), ()))
+    one.go_on()
+    with pytest.raises(RoundError, match=r"2 edit\(s\) wait.*2 missing"):
+        is_done(one)
+
+
 def test_nothing_is_screened_where_that_is_not_wanted(party) -> None:
     """With --no-skip-known every edit is edited."""
     one = party(detection="off", skip_known=False)
@@ -457,3 +515,9 @@ def test_a_round_that_closed_meanwhile_gives_the_edits_back(party) -> None:
     assert one.statuses() == 6 * [EditStatus.PENDING]
     one.go_on()
     assert one.taken.count(Act.SCREEN) == 1
+
+
+def test_what_a_later_round_overwrote_is_told_without_a_policy() -> None:
+    """A later round takes an earlier one's place under each policy: to name one would point to the wrong setting."""
+    told = VerdictNote(1, 3, "key", VerdictKind.OVERWRITTEN, "last-come").reason
+    assert told == "round 3: another party's edit of the same fact overwrote it"
