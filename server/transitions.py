@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Final
 
 from collabedit.common.blinding import Claim
@@ -34,6 +35,7 @@ from collabedit.server.events import (
 )
 from collabedit.server.rounds import Member, Phase, Round, Status, Told, claimed
 
+NAMES: Final = attrgetter("slot", "fact")  # the order of claims
 TRANSITIONS: Final[Mapping[tuple[Phase, type[Event]], Phase]] = {
     (Phase.OPEN, Enter): Phase.OPEN,
     (Phase.OPEN, Settle): Phase.OPEN,
@@ -116,7 +118,7 @@ def _enter(round_: Round, event: Enter) -> Round:
     _require(present is None or present.status is Status.OUT, f"{event.client} is in round {round_.number} already")
     entered = event.at if round_.entered is None else round_.entered
     place = 1 + max((each.place for each in round_.members), default=0)
-    claims = tuple(sorted(event.claims or ()))
+    claims = tuple(sorted(event.claims or (), key=NAMES))
     _require(len(claims) <= event.edits, f"{event.client} claims {len(claims)} facts by {event.edits} edits")
     new = Member(event.client, event.edits, place=place, judged=event.claims is None, claims=claims)
     return _with(replace(round_, entered=entered), replace(new, claimed=claimed(present, claims)))
@@ -153,7 +155,7 @@ def _report(round_: Round, event: Report) -> Round:
     _require(0 <= event.held <= event.tested, f"{event.client} says that {event.held} of {event.tested} edits hold")
     already = any(each.client == event.client for each in round_.told)
     _require(not already, f"{event.client} has reported to round {round_.number} already")
-    told = Told(event.client, event.at, event.tested, event.held, tuple(sorted(set(event.failed))))
+    told = Told(event.client, event.at, event.tested, event.held, tuple(sorted(set(event.failed), key=NAMES)))
     return replace(round_, told=(*round_.told, told))
 
 
