@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from collabedit.client.connection import CALL_SECONDS, OPTIONS, Address, translate
 from collabedit.client.diagnosis import diagnose, untimely
 from collabedit.common import pki
-from collabedit.common.credentials import CERTIFICATE_FILE, KEY_FILE, PRIVATE, Credentials
+from collabedit.common.credentials import CERTIFICATE_FILE, KEY_FILE, PRIVATE, Credentials, make_private
 from collabedit.common.errors import CollabEditError, IdentityError, StateError, UsageError
 from collabedit.common.files import write_durably
 from collabedit.v1 import federation_pb2 as pb
@@ -182,7 +182,7 @@ def _own_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     if file.exists():
         return pki.load_key(file.read_bytes())
     key = pki.new_key()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(folder)
     write_durably(file, pki.key_pem(key), mode=PRIVATE)
     return key
 

@@ -7,12 +7,14 @@ that fails leaves the database as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from collabedit.client.migrations import MIGRATIONS, Migration
+from collabedit.common.credentials import PRIVATE
 from collabedit.common.errors import StateError
 
 metadata = sa.MetaData()
@@ -104,6 +106,8 @@ def open_database(file: Path, migrations: Sequence[Migration] = MIGRATIONS) -> s
 
     Raises StateError where it is no database of ours, comes from a later release, or cannot be opened.
     """
+    with suppress(OSError):  # which SQLite tells better
+        file.touch(PRIVATE, exist_ok=True)  # it holds the edits in clear; what SQLite puts beside it gets its rights
     engine = sa.create_engine(f"sqlite:///{file}", poolclass=sa.pool.StaticPool)
     sa.event.listen(engine, "connect", _configure)
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))

@@ -42,11 +42,17 @@ class Credentials:
 
     def save(self, folder: Path) -> None:
         """Writes the folder durably; the certificate last, since its presence says that the others are there."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private(folder)
         write_durably(folder / CA_FILE, self.ca_pem)
         write_durably(folder / KEY_FILE, self.key_pem, mode=PRIVATE)
         write_server(folder, self.server)
         write_durably(folder / CERTIFICATE_FILE, self.certificate_pem)
+
+
+def make_private(folder: Path) -> None:
+    """Makes a credentials folder, and the state folder around it, for their owner alone."""
+    for each in (folder.parent, folder):
+        each.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def write_server(folder: Path, server: str) -> None:

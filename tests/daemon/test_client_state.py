@@ -241,3 +241,12 @@ def test_a_kill_between_any_writes_loses_nothing_and_leaves_no_half(tmp_path: Pa
             if state.round is None:
                 assert state.contributions(done + 1, 0) == {}
         file.unlink()
+
+
+def test_the_ledger_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """It holds every edit in clear: nobody else on the host reads it, whatever the folder's rights."""
+    tmp_path.chmod(0o755)
+    with ClientState(StateFolder(tmp_path).ledger) as state:
+        state.take_in(parsed("Anna"))
+        rights = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.glob("ledger.sqlite*")}
+    assert set(rights.values()) == {0o600}, rights

@@ -41,6 +41,7 @@ def test_from_a_token_to_a_call(federation: Any, tmp_path: Path) -> None:
     assert who == identity(folder)
     assert (folder / "client.key").stat().st_mode & 0o777 == 0o600
     assert folder.stat().st_mode & 0o077 == 0
+    assert folder.parent.stat().st_mode & 0o077 == 0, "the state folder: its ledger will hold the edits"
     credentials = Credentials.load(folder)
     assert credentials.server == f"localhost:{federation.port}"
     with connect(credentials.server, folder) as connection:
