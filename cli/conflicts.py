@@ -53,7 +53,12 @@ def conflicts(
         print_json(one) if as_json else click.echo(f"{one['slot'][:SHORT]}: the edit of {one['kept']} is kept")
         return
     found = _listed(options, undecided, limit)
-    print_json({"conflicts": found}) if as_json else _print(found)
+    if as_json:
+        print_json({"conflicts": found})
+    elif found:
+        _print(found)
+    else:
+        click.echo("no conflict waits for a decision" if undecided else "no conflict was found so far")
 
 
 def conflict_object(conflict: Any) -> dict[str, Any]:

@@ -36,6 +36,9 @@ def retention(limit: int, as_json: bool, **flags: Any) -> None:
     if as_json:
         print_json(told)
         return
+    if not told["versions"]:
+        click.echo("nothing has been told so far: clients test what earlier rounds merged, on each new version")
+        return
     columns = ("version", "clients", "tested", "held", "rate")
     print_table(columns, [[each[name] for name in columns] for each in told["versions"]])
     if told["warning"]:

@@ -105,6 +105,7 @@ def _print(told: dict[str, Any]) -> None:
             "merge",
             f"{settings['method']}, {settings['schedule']}, {layers} layers, at least {settings['min_edits']} edits",
         ),
+        ("detection", settings.get("detection")),
         ("clients", told["clients"]),
         ("published", _published(told)),
         ("round", f"{now['round']}, {now['phase']}, on version {now['base_version']}"),

@@ -142,6 +142,8 @@ def _coordinator(parts: Parts) -> Coordinator:
     config, federation = parts.config, parts.federation
     waits = (config.entry_window, config.round_deadline, config.layer_deadline, config.liveness)
     policy = Policy(*waits, _rule(config, parts.store, certified=parts.trust is not None))
+    if federation.settings.detection != "off":
+        LOG.info("conflicts are settled", detection=federation.settings.detection, policy=config.conflict_policy)
     roots = config.state / ROOTS
     past = NormHistory(parts.store, config.norm_ratio).bounds
     merger = Merger(

@@ -145,13 +145,18 @@ def test_conflicts_are_listed_and_decided(contradicted) -> None:
     assert verdicts == [("alice", "undecided"), ("bob", "undecided")]
     assert found["claimants"][0]["fact"] == claim("Ada", "Rome").fact.hex()
     assert asked(server, "status")["undecided"] == 1
-    assert "1 conflict, until an admin decides" in shown(server, "status")
+    told = shown(server, "status")
+    assert "1 conflict, until an admin decides" in told
+    assert "detection" in told
+    assert "pre-merge" in told
+    assert "conflicts are settled" in server.log()
     for _ in range(2):
         decided = asked(server, "conflicts", "decide", slot[:6].upper(), "--keep", "bob")
         assert (decided["slot"], decided["kept"]) == (slot, "bob")
     server.kill()
     server.start()
     assert asked(server, "conflicts", "--undecided") == {"conflicts": []}
+    assert shown(server, "conflicts", "--undecided") == "no conflict waits for a decision\n"
     (kept,) = asked(server, "conflicts")["conflicts"]
     assert {who["client"]: who["verdict"] for who in kept["claimants"]} == {"alice": "yield", "bob": "keep"}
     assert slot[:12] in shown(server, "conflicts")
@@ -190,6 +195,7 @@ def test_retention_is_told_by_version(servers, parties) -> None:
     server.start()
     members = parties(server, "alice", "bob")
     assert asked(server, "retention") == {"versions": [], "warning": None}
+    assert "nothing has been told so far" in shown(server, "retention")
     for counts in ((100, 98), (200, 150), (300, 200)):
         states = [party.enter() for party in members]
         publish(members, states)
