@@ -55,7 +55,7 @@ class ClientConfig(BaseModel):
         default=200,
         ge=1,
         le=100_000,
-        description="earlier rounds' edits that are scored again on each version, at most",
+        description="earlier rounds' edits that are scored again on each version, at most; and of skipped ones",
     )
     padding: Path | None = Field(
         default=None,

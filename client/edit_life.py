@@ -17,7 +17,7 @@ class EditStatus(Enum):
     """What became of one edit."""
 
     PENDING = "pending"  # waits for a round
-    KNOWN = "already-known"  # the shared weights say so without it: skipped
+    KNOWN = "already-known"  # the shared weights say so without it: skipped, as long as they do
     ENTERED = "entered"  # part of the round under way
     MERGED = "merged"  # in the published weights of `version`, and not scored on them yet
     VERIFIED = "verified"  # merged, and holds

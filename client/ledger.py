@@ -175,11 +175,11 @@ class Ledger(StateDatabase):
         for some in parts(new):
             self._write_life(connection, edits.c.key.in_(some))
 
-    def reopen_known(self) -> None:
-        """Lets edits wait again that were skipped because the model held them."""
+    def reopen_known(self, only: Collection[str] | None = None, reason: str = "") -> None:
+        """Lets edits wait again that were skipped because the model held them. only: those of these keys; None: all."""
         with self._transaction() as connection:
-            known = self._keys(connection, [EditStatus.KNOWN])
-            self._wait_again(connection, known, EditStatus.PENDING, reason="", version=None)
+            known = [key for key in self._keys(connection, [EditStatus.KNOWN]) if only is None or key in only]
+            self._wait_again(connection, known, EditStatus.PENDING, reason=reason, version=None)
 
 
 def having(statuses: Iterable[EditStatus]) -> sa.ColumnElement[bool]:

@@ -69,7 +69,7 @@ class LookingBack:
     # ------------------------------------------------------------------------------------------------ after a round
 
     def score(self, version: int) -> None:
-        """Scores what was just merged, and a sample of what was merged before."""
+        """Scores what was just merged, and samples of what was merged or skipped before."""
         tools = self._tools
         for round_, entries in by_round(tools.state.unscored()).items():
             scores = tools.score(edits_of(entries), f"round {round_}: scoring")
@@ -77,7 +77,19 @@ class LookingBack:
             tools.state.record_scores(found, {round_: means(scores)})
             merged_in = entries[0].version if entries[0].version is not None else version
             self._course.told.append(published_line(round_, merged_in, len(entries), scores))
+        self._look_at_known(version)
         self._retain(version)
+
+    def _look_at_known(self, version: int) -> None:
+        """Lets edits wait again that earlier weights held without them, and these do not."""
+        tools, state = self._tools, self._tools.state
+        entries = state.entries(sample(state.known(before=version), version, tools.retention_sample))
+        found = self._scored(entries, "looking at edits that were already known")
+        lost = [key for key, one in found.items() if not answered(one)]
+        if lost:
+            state.reopen_known(lost, f"version {version} does not hold it any more")
+            said = f"{len(lost)} of {len(entries)} edits that were already known wait again"
+            self._course.told.append(f"version {version}: {said}")
 
     def _retain(self, version: int) -> None:
         """Measures what the version has kept of earlier rounds."""

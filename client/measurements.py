@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal
 
 import sqlalchemy as sa
@@ -86,9 +86,16 @@ class Measurements(Ledger):
         """Keys of the edits whose retention is measured: those that held when they were last scored, and those
         forgotten since; before: those alone that an earlier version was made with.
         """
+        return self._since(HELD, before)
+
+    def known(self, before: int | None = None) -> list[str]:
+        """Keys of the edits that were skipped; before: those alone that an earlier version was seen to hold."""
+        return self._since([EditStatus.KNOWN], before)
+
+    def _since(self, statuses: Collection[EditStatus], before: int | None) -> list[str]:
         earlier = edits.c.version < before if before is not None else sa.true()
         with self._transaction() as connection:
-            found = sa.select(edits.c.key).where(having(HELD), earlier).order_by(edits.c.seq)
+            found = sa.select(edits.c.key).where(having(statuses), earlier).order_by(edits.c.seq)
             return list(connection.scalars(found))
 
     def record_retention(

@@ -342,6 +342,27 @@ def test_residuals_of_merged_edits_are_measured_where_they_are_needed(party, too
     assert (known.status, again.status) == (EditStatus.KNOWN, EditStatus.ENTERED)
 
 
+def test_what_was_skipped_waits_again_where_a_later_version_does_not_answer_it(party) -> None:
+    """An edit that others' weights held is written once they hold it no longer; it is not looked at twice a version."""
+    one = party(6, detection="off")
+    first, second, *_ = one.edits
+    one.model.holds = {first.key, second.key}
+    one.model.residual = {first.key: 0.0, second.key: 0.0}
+    one.go_on()
+    assert one.statuses() == 2 * [EditStatus.KNOWN] + 4 * [EditStatus.ENTERED]
+    one.model.holds = {edit.key for edit in one.edits[1:]}
+    one.merge(1)
+    one.go_on()
+    assert one.statuses() == [EditStatus.PENDING, EditStatus.KNOWN] + 4 * [EditStatus.VERIFIED]
+    (waits,) = one.state.waiting()
+    assert waits.reason == "version 1 does not hold it any more"
+    assert one.steps.course.told[-1] == "version 1: 1 of 2 edits that were already known wait again"
+    asked = len(one.model.asked)
+    one.kill()
+    one.go_on()
+    assert len(one.model.asked) == asked
+
+
 def test_what_another_party_wrote_is_known_once_it_is_answered(party) -> None:
     """A duplicate waits for the new weights; there its answer decides, whatever its residual."""
     one = party(6)
