@@ -118,7 +118,7 @@ def _asked(database: Path) -> tuple[int, int, frozenset[str]]:
     """Newest round, newest version, and the digests of all blobs that the state rests on."""
     store = SqlStore(open_engine(sqlite_url(database)))
     try:
-        latest, founded, needed = store.latest_round(), store.federation(), store.needed()
+        latest, founded, needed = next(iter(store.rounds(1)), None), store.federation(), store.needed()
         settings = FederationSettings.model_validate_json(founded[0]) if founded else None
         with_covariance = needed | ({settings.covariance_digest} if settings else set())
         return latest.round.number if latest else 0, store.latest_version(), with_covariance
