@@ -12,7 +12,7 @@ from collabedit.client.decide import Act, Place, decide
 from collabedit.client.edit_life import WAITING
 from collabedit.client.equipment import Equipment
 from collabedit.client.news import Changes
-from collabedit.client.report import left_line, missing_line, result
+from collabedit.client.report import left_line, missing_line, result, waiting_line
 from collabedit.client.snapshot import Snapshot
 from collabedit.client.steps import Steps, WorldMovedError
 from collabedit.common.errors import CollabEditError, RoundError, UnreachableError
@@ -174,7 +174,7 @@ class Daemon:
 
     def _waiting_for(self, place: Place, now: Snapshot) -> str:
         if place.round is not None:
-            return f"round {now.round}: {now.contributed} of {now.members} members are done" if now.members > 1 else ""
+            return waiting_line(now)
         if place.ready:
             return f"round {now.round} is under way without us; waiting for the next"
         if self._intake.blocked or not self._steps.lacking():

@@ -71,12 +71,14 @@ class LookingBack:
     def score(self, version: int) -> None:
         """Scores what was just merged, and samples of what was merged or skipped before."""
         tools = self._tools
+        compared = tools.settings.detection == "on-failure"
         for round_, entries in by_round(tools.state.unscored()).items():
             scores = tools.score(edits_of(entries), f"round {round_}: scoring")
-            found = dict(zip(keys_of(entries), map(verdict, scores.edits), strict=True))
+            each = [verdict(one, answering=compared) for one in scores.edits]
+            found = dict(zip(keys_of(entries), each, strict=True))
             tools.state.record_scores(found, {round_: means(scores)})
             merged_in = entries[0].version if entries[0].version is not None else version
-            self._course.told.append(published_line(round_, merged_in, len(entries), scores))
+            self._course.told.append(published_line(round_, merged_in, sum(one["took"] for one in each), scores))
         self._look_at_known(version)
         self._retain(version)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from collabedit.client.edit_life import EditStatus, LedgerEntry
+from collabedit.client.screening import answered
+from collabedit.client.snapshot import Snapshot
 from collabedit.client.state import RoundEntry
 from collabedit.common.edits import Edit
 from collabedit.common.files import write_durably
@@ -17,10 +19,14 @@ if TYPE_CHECKING:
     from collabedit.client.metrics import EditScore, Scores
 
 
-def verdict(score: EditScore) -> dict[str, Any]:
-    """One edit on the new weights: whether it took, and its figures (fractions of 1; None: nothing to measure by)."""
+def verdict(score: EditScore, *, answering: bool = False) -> dict[str, Any]:
+    """One edit on the new weights: whether it took, and its figures (fractions of 1; None: nothing to measure by).
+
+    answering: it took only if the model answers with it. To be likelier than the true object does not tell an edit that
+    holds from one that another party's, about the same fact, has spoilt.
+    """
     return {
-        "took": score.succeeded,
+        "took": answered(score) if answering else score.succeeded,
         "ES": score.efficacy,
         "PS": score.paraphrase,
         "NS": score.neighborhood,
@@ -90,12 +96,20 @@ def write_report(file: Path | None, told: Mapping[str, Any]) -> None:
         write_durably(file, json.dumps(told, ensure_ascii=False, indent=1).encode() + b"\n")
 
 
-def published_line(round_: int, version: int, merged: int, scores: Scores) -> str:
+def published_line(round_: int, version: int, took: int, scores: Scores) -> str:
     """`round 1 published as version 1: 24 of 24 edits merged, 23 took; ES 0.96 PS 0.92 NS 0.90 Score 0.93`."""
-    took = sum(each.succeeded for each in scores.edits)
+    merged = len(scores.edits)
     figures = " ".join(f"{name} {value:.2f}" for name, value in scores.row().items() if value is not None)
     line = f"round {round_} published as version {version}: {merged} of {merged} edits merged, {took} took"
     return f"{line}; {figures}" if figures else line
+
+
+def waiting_line(now: Snapshot) -> str:
+    """Whom a client waits for in a round; "" where it is all that there is."""
+    if now.members < now.quorum:
+        there = f"{now.members} of at least {now.quorum} members are in"
+        return f"round {now.round}: {there}; waiting for the others to come"
+    return f"round {now.round}: {now.contributed} of {now.members} members are done" if now.members > 1 else ""
 
 
 def missing_line(pending: int, missing: int, least: int) -> str:

@@ -1,12 +1,15 @@
-"""The client's calls as it makes them: what one answer of the server does not hold is asked for again."""
+"""What the server says, as a client takes it: verdicts that one answer does not hold, and whom a round waits for."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
 
 from collabedit.client.federation import Federation
+from collabedit.client.report import waiting_line
+from collabedit.client.snapshot import Phase, Snapshot
 from collabedit.v1 import federation_pb2 as pb
 
 NAME = bytes(32)
@@ -33,3 +36,12 @@ def test_verdicts_that_one_message_does_not_hold_are_asked_for_until_all_are_the
     federation = Federation(PagingServer(range(1, 12), at_once=4), patience=0)  # type: ignore[arg-type]
     assert [each.number for each in federation.verdicts(2)] == list(range(3, 12))
     assert federation.verdicts(11) == []
+
+
+def test_who_waits_in_a_round_is_told_whom_for() -> None:
+    """Below the quorum, for others to come, also where it is alone; then for those that are in."""
+    now = Snapshot(round=4, phase=Phase.COLLECTING, revision=1, base_version=3, members=1, contributed=1, quorum=3)
+    assert waiting_line(now) == "round 4: 1 of at least 3 members are in; waiting for the others to come"
+    there = replace(now, members=3)
+    assert waiting_line(there) == "round 4: 1 of 3 members are done"
+    assert waiting_line(replace(now, quorum=1)) == "", "nobody else is in"

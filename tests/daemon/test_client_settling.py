@@ -92,7 +92,7 @@ def test_parties_whose_edits_failed_learn_which_of_them_is_kept(
 ) -> None:
     """Compared on failure: both report before they end; at their next start one re-submits, the other withdraws."""
     told = looking_back.verdict
-    monkeypatch.setattr(looking_back, "verdict", lambda score: {**told(score), "took": False})
+    monkeypatch.setattr(looking_back, "verdict", lambda score, **how: {**told(score, **how), "took": False})
     flags = ("--detection", "on-failure", "--quorum", "2", "--entry-window", "0", "--min-edits", "4")
     _, address = host.server(*flags)
     key = tmp_path / "federation.key"

@@ -32,9 +32,10 @@ LEAST = 4
 
 @dataclass
 class FakeModel:
-    """A model that holds some edits, and leaves a residual of each."""
+    """A model that holds some edits, finds some likelier than what was true, and leaves a residual of each."""
 
     holds: set[str] = field(default_factory=set)
+    likelier: set[str] = field(default_factory=set)
     residual: dict[str, float] = field(default_factory=dict)
     base: Version = field(default_factory=lambda: Version(0))
     applied: int = 0
@@ -60,7 +61,8 @@ class FakeModel:
 
     def _scored(self, edit: Edit) -> EditScore:
         right = Kinds(float(edit.key in self.holds), None, None)
-        return EditScore(edit.id, right, right, right, 0.5)
+        success = Kinds(float(edit.key in self.holds | self.likelier), None, None)
+        return EditScore(edit.id, success, right, right, 0.5)
 
     def probe(self, edits: Sequence[Edit], _: object = None) -> list[float]:
         """As the workshop's."""
@@ -476,6 +478,27 @@ def test_the_winner_of_a_conflict_submits_again_with_its_paraphrases(party) -> N
     assert one.go_on() is Act.FIND_TARGETS
     assert one.said("enter")[-1][2] == 4
     assert [each.key for each in one.state.batch()] == [first.key]
+
+
+@pytest.mark.parametrize(
+    ("detection", "status"), [("on-failure", EditStatus.FAILED), ("pre-merge", EditStatus.VERIFIED)]
+)
+def test_where_failures_are_compared_an_edit_took_if_the_model_answers_with_it(
+    party, detection: str, status: EditStatus
+) -> None:
+    """Of edits that contradict each other each can be likelier than what was true before, and none be the answer:
+    compared on failure they count as failed, or nobody would ever hear of them.
+    """
+    one = party(4, detection=detection, skip_known=False)
+    one.go_on()
+    spoilt = one.edits[0]
+    one.model.holds, one.model.likelier = {edit.key for edit in one.edits[1:]}, {spoilt.key}
+    one.merge(1)
+    one.go_on()
+    assert one.statuses() == [status, *3 * [EditStatus.VERIFIED]]
+    took = 3 if status is EditStatus.FAILED else 4
+    assert f"4 of 4 edits merged, {took} took" in one.steps.course.told[0]
+    assert one.said("report")[-1][3] == ([KEY.claim(spoilt)] if status is EditStatus.FAILED else [])
 
 
 @pytest.mark.parametrize(
