@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from collabedit.cli.output import say
-from collabedit.cli.pki_options import SETTINGS, json_option, state_option
+from collabedit.cli.pki_options import SETTINGS, json_option, state_option, stated
 from collabedit.cli.remote import PATIENCE, RemoteOptions, open_connection
 from collabedit.common.command import load_settings, options_of, print_json
 from collabedit.common.errors import BadFileError, IdentityError, MismatchError, UsageError
@@ -70,7 +70,8 @@ def make(out: Path | None, state: Path, as_json: bool) -> None:
         )
     held = make_key(place, federation)
     _tell(held, as_json, "made")
-    say("next, for each other party: collab pki federation-key seal --for THEIR-client.pem --out SEALED.json")
+    seal_it = f"collab pki federation-key seal --for THEIR-client.pem --out SEALED.json{stated(state)}"
+    say(f"next, for each other party: {seal_it}")
 
 
 @federation_key.command(short_help="Which key this host has.", context_settings=SETTINGS)

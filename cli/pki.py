@@ -9,7 +9,7 @@ import click
 
 from collabedit.cli.federation_key import federation_key
 from collabedit.cli.output import say
-from collabedit.cli.pki_options import SETTINGS, json_option, state_option
+from collabedit.cli.pki_options import SETTINGS, json_option, state_option, stated
 from collabedit.common.command import print_json
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def enrol(server: str, token: str, ca_fingerprint: str, name: str | None, state:
         print_json(_shown(who))
         return
     click.echo(f"enrolled as {who.client_id} with {who.server} until {who.until:%Y-%m-%d}")
-    say("next: collab-client --edits mine.jsonl")
+    say(f"next: collab-client --edits mine.jsonl{stated(state)}")
 
 
 @pki.command(context_settings=SETTINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,11 @@ def state_option(whose: str) -> Callable[[Function], Function]:
 def json_option(function: Function) -> Function:
     """`--json`, as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(function)
+
+
+def stated(state: Path, whose: str = "client") -> str:
+    """What a command that follows needs to work on the same folder: ` --state …`, "" for the usual one."""
+    return "" if state == _state(whose) else f" --state {shlex.quote(str(state))}"
 
 
 def _state(whose: str) -> Path:

@@ -203,7 +203,9 @@ def test_from_party_to_party(tmp_path: Path) -> None:
     """Made at one, sealed, opened at the other; rotated, and again; both show the same, and never the secret."""
     alice, bob = host(tmp_path / "alice", ALICE), host(tmp_path / "bob", BOB)
     certificate, file = bob / "credentials" / "client.pem", tmp_path / "key.json"
-    assert "made epoch 1, check 1:" in run("make", "--state", alice).stdout
+    made = run("make", "--state", alice)
+    assert "made epoch 1, check 1:" in made.stdout
+    assert f"--out SEALED.json --state {alice}" in made.stderr, "as it is to be typed"
     for epoch in (1, 2):
         said = run("seal", "--for", certificate, "--out", file, "--state", alice).stdout
         opened = json.loads(run("open", file, "--state", bob, "--json").stdout)
