@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
@@ -18,7 +18,8 @@ from collabedit.server.sql_identity import matches, put
 ENTERED: Final = "entered"
 FAILED: Final = "failed"
 NAME_BYTES: Final = 32
-SLOTS_AT_ONCE: Final = 500  # parameters of one statement
+AT_ONCE: Final = 500  # parameters of one statement
+Item = TypeVar("Item")
 
 
 def write_claims(connection: Connection, round_: Round, member: Member, known: Mapping[str, Any] | None) -> None:
@@ -85,6 +86,11 @@ def with_claims(connection: Connection, round_: Round) -> Round:
         verdicts=tuple(verdict_of_row(row) for row in connection.execute(given)),
         decisions=tuple(decision_of_row(row) for row in connection.execute(decided)),
     )
+
+
+def at_once(values: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """No more at a time than a statement takes."""
+    yield from (values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE))
 
 
 def claim_of(slot: bytes, fact: bytes) -> Claim:
@@ -223,10 +229,9 @@ def _history(connection: Connection, slots: Iterable[bytes], lineage: frozenset[
     merged = and_(
         claims.c.source == ENTERED, claims.c.judged_out == 0, members.c.status == Status.CONTRIBUTED.value
     )  # fmt: skip
-    named, found = sorted(slots), []
-    for start in range(0, len(named), SLOTS_AT_ONCE):
-        some = claims.c.slot.in_(named[start : start + SLOTS_AT_ONCE])
-        rows = connection.execute(select(claims).join(members, whose).where(merged, some))
+    found: list[Merged] = []
+    for some in at_once(sorted(slots)):
+        rows = connection.execute(select(claims).join(members, whose).where(merged, claims.c.slot.in_(some)))
         found += [each for each in map(_merged, rows) if each.round in lineage]
     return found
 

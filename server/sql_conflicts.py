@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, desc, distinct, exists, func, or_, sele
 
 from collabedit.server import tables
 from collabedit.server.claims import MANUAL, Kind
-from collabedit.server.claims_table import FAILED, SLOTS_AT_ONCE
+from collabedit.server.claims_table import FAILED, at_once
 from collabedit.server.store import Claimant, Conflict
 
 Place = tuple[int, bytes]  # the round that found a conflict, and its slot
@@ -66,13 +66,12 @@ def _read(connection: Connection, places: Sequence[Place]) -> list[Conflict]:
     return [_conflict(each, claimed[each], told[each], decided.get(each[1], "")) for each in places]
 
 
-def _by_round(places: Iterable[Place]) -> Iterator[tuple[int, list[bytes]]]:
-    """No more slots at once than a statement takes."""
+def _by_round(places: Iterable[Place]) -> Iterator[tuple[int, Sequence[bytes]]]:
     slots: dict[int, list[bytes]] = defaultdict(list)
     for round_, slot in places:
         slots[round_].append(slot)
     for round_, each in slots.items():
-        yield from ((round_, each[start : start + SLOTS_AT_ONCE]) for start in range(0, len(each), SLOTS_AT_ONCE))
+        yield from ((round_, some) for some in at_once(each))
 
 
 def _claims(connection: Connection, round_: int, slots: Sequence[bytes]) -> dict[bytes, Rows]:
