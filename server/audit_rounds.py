@@ -38,7 +38,7 @@ def gone(was: Mapping[str, Status], now: Round, at: float) -> list[Entry]:
     """Members that are out since, were told what others edit and contributed nothing. was: statuses before."""
     said = f"round {now.number}: contributed nothing, was told of others' edits by verdicts on"
     return [
-        entry(at, client, "client", "told and gone", f"{said} {verdicts} claims")
+        entry(at, client, "client", "told and gone", f"{said} {verdicts} of its claims")
         for client, verdicts in told_and_gone(was, now).items()
     ]
 

@@ -260,7 +260,7 @@ def test_what_was_judged_out_or_lost_overwrites_nothing(store):
     assert record(store, replace(NEW, number=2, base_version=1), *late).phase is Phase.PUBLISHED
     assert told(store, "bern") == []
     noted = [each.entry for each in store.audit(0, 99) if each.entry.what == "told and gone"]
-    said = "round 2: contributed nothing, was told of others' edits by verdicts on 1 claims"
+    said = "round 2: contributed nothing, was told of others' edits by verdicts on 1 of its claims"
     assert [(each.actor, each.object) for each in noted] == [("chur", said)]
 
 

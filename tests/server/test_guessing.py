@@ -90,4 +90,4 @@ def test_who_was_told_and_is_gone_is_noted(_, events, expected):
     assert all((each["log_level"], each["round"]) == ("warning", 7) for each in warned)
     noted = gone({each.client: each.status for each in before.members}, after, 4.0)
     assert [(each.actor, each.what) for each in noted] == [(client, "told and gone") for client in expected]
-    assert all("verdicts on 2 claims" in each.object for each in noted)
+    assert all("verdicts on 2 of its claims" in each.object for each in noted)
