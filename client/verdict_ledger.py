@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 
 from collabedit.client import schema
 from collabedit.client.edit_life import Cause, EditStatus, VerdictNote, after_verdict
-from collabedit.client.ledger import Ledger
+from collabedit.client.ledger import Ledger, parts
 from collabedit.common.blinding import Claim
 
 
@@ -44,27 +44,36 @@ class VerdictLedger(Ledger):
         """
         with self._transaction() as connection:
             before = self._number(connection, "heeded")
-            for note in sorted(verdicts, key=lambda each: each.number):
-                if note.number > before:
-                    self._heed(connection, note)
+            for some in _apart(
+                sorted((each for each in verdicts if each.number > before), key=lambda note: note.number)
+            ):
+                self._heed(connection, some)
             newest = max((before, through, *(note.number for note in verdicts)))
             self._note(connection, "heeded", str(newest))
 
-    def _heed(self, connection: sa.Connection, note: VerdictNote) -> None:
+    def _heed(self, connection: sa.Connection, notes: Mapping[str, VerdictNote]) -> None:
+        """Does what verdicts say, one of each edit, by its key."""
         table = schema.edits
-        held = connection.execute(sa.select(table.c.status, table.c.cause).where(table.c.key == note.key)).one_or_none()
-        if held is None:
-            return
-        status, cause = EditStatus(held.status), Cause(held.cause) if held.cause else None
-        to = after_verdict(note.kind, status, cause)
+        changes: dict[tuple[EditStatus | None, str], list[str]] = {}
+        for some in parts(notes):
+            of = sa.select(table.c.key, table.c.status, table.c.cause).where(table.c.key.in_(some))
+            for row in connection.execute(of):
+                status, cause = EditStatus(row.status), Cause(row.cause) if row.cause else None
+                to = after_verdict(notes[row.key].kind, status, cause)
+                if to is not None or status not in (EditStatus.KNOWN, EditStatus.WITHDRAWN):
+                    changes.setdefault((to, notes[row.key].reason), []).append(row.key)
+        for (to, reason), keys in changes.items():
+            self._obey(connection, keys, to, reason)
+
+    def _obey(self, connection: sa.Connection, keys: Sequence[str], to: EditStatus | None, reason: str) -> None:
         if to is EditStatus.WITHDRAWN:
-            self._withdraw(connection, [note.key], Cause.VERDICT, note.reason)
+            self._withdraw(connection, keys, Cause.VERDICT, reason)
         elif to is EditStatus.RESUBMITTED:
-            self._wait_again(connection, [note.key], to, reason=note.reason, augmented=1)
+            self._wait_again(connection, keys, to, reason=reason, augmented=1)
         elif to is EditStatus.PENDING:
-            self._wait_again(connection, [note.key], to, reason=note.reason)
-        elif to is not None or status not in (EditStatus.KNOWN, EditStatus.WITHDRAWN):
-            self._change(connection, [note.key], to, reason=note.reason)
+            self._wait_again(connection, keys, to, reason=reason)
+        else:
+            self._change(connection, keys, to, reason=reason)
 
     @property
     def reported(self) -> int:
@@ -76,3 +85,14 @@ class VerdictLedger(Ledger):
         """Notes that the report to `round_` has reached the server."""
         with self._transaction() as connection:
             self._note(connection, "reported", str(max(round_, self._number(connection, "reported"))))
+
+
+def _apart(notes: Iterable[VerdictNote]) -> Iterator[dict[str, VerdictNote]]:
+    """The verdicts in their order, by key: as many together as are about different edits."""
+    together: dict[str, VerdictNote] = {}
+    for note in notes:
+        if note.key in together:
+            yield together
+            together = {}
+        together[note.key] = note
+    yield together

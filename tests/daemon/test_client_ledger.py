@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import tempfile
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -222,6 +222,24 @@ def test_what_the_model_knows_is_skipped(state: ClientState) -> None:
     assert [each.key for each in state.unscreened(1)] == [boris]
     state.reopen_known()
     assert len(state.waiting()) == 2
+
+
+def test_verdicts_come_to_the_same_together_and_one_by_one(tmp_path: Path) -> None:
+    """Two about one edit are done in their order, whatever they are; those about different ones are done at once."""
+    pairs = {f"Person {number}": pair for number, pair in enumerate(product(VerdictKind, repeat=2))}
+
+    def heeded(at_once: int) -> list[tuple[S, str, list[tuple[S, str]]]]:
+        with ClientState(tmp_path / f"{at_once}.sqlite") as state:
+            state.take_in(parsed(*pairs))
+            keys = [each.key for each in state.enter(1)]
+            given = [(key, pair[turn]) for turn in (0, 1) for key, pair in zip(keys, pairs.values(), strict=True)]
+            notes = [VerdictNote(number, 1, *each) for number, each in enumerate(given, start=1)]
+            for first in range(0, len(notes), at_once):
+                state.heed(notes[first : first + at_once])
+            lives = state.lives()
+            return [(e.status, e.reason, [(row.status, row.reason) for row in lives[e.key]]) for e in state.ledger()]
+
+    assert heeded(2 * len(pairs)) == heeded(1)
 
 
 @pytest.mark.parametrize("resubmit", [False, True])
