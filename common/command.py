@@ -88,9 +88,18 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise UsageError(f"{file}: nested too deep") from error
 
 
-def _from_environment(model: type[BaseModel], prefix: str) -> dict[str, str]:
-    named = {name: f"{prefix}{name.upper()}" for name in model.model_fields}
-    return {name: os.environ[variable] for name, variable in named.items() if os.environ.get(variable)}
+def _from_environment(model: type[BaseModel], prefix: str) -> dict[str, str | tuple[str, ...]]:
+    """Of the variables that are set; several values stand between commas."""
+    named = {name: os.environ.get(f"{prefix}{name.upper()}", "") for name in model.model_fields}
+    return {
+        name: tuple(each.strip() for each in value.split(",")) if _is_several(model, name) else value
+        for name, value in named.items()
+        if value
+    }
+
+
+def _is_several(model: type[BaseModel], name: str) -> bool:
+    return get_origin(_plain_type(model.model_fields[name].annotation)) is tuple
 
 
 def load_settings(

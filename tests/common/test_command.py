@@ -39,3 +39,15 @@ def test_what_is_on_can_be_turned_off(tmp_path, arguments: list[str], toml: str,
     assert CliRunner().invoke(command, arguments).exit_code == 0
     assert found == [Settings(careful=careful)]
     assert "--no-quick" not in CliRunner().invoke(command, ["--help"]).output
+
+
+def test_a_setting_of_several_values_is_a_list_with_commas_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable holds one text: `--priority` and `--advertise` could not be said by one."""
+
+    class Several(BaseModel):
+        priority: tuple[str, ...] = ()
+        policy: str = ""
+
+    monkeypatch.setenv("SOME_PRIORITY", "alice, bob")
+    monkeypatch.setenv("SOME_POLICY", "a, b")
+    assert load_settings(Several, {}, environment="SOME_") == Several(priority=("alice", "bob"), policy="a, b")
