@@ -71,8 +71,8 @@ def settings_page() -> str:
     sections: Mapping[str, tuple[type[BaseModel], str]] = {
         "The server's TOML": (
             ServerConfig,
-            "`collab-server --config server.toml`. A flag overrides the file, and so does a variable `COLLAB_SERVER_` with"
-            " the setting's name in capitals, in which commas stand between several values.",
+            "`collab-server --config server.toml`. A flag overrides the file, and so does a variable `COLLAB_SERVER_`"
+            " with the setting's name in capitals, in which commas stand between several values.",
         ),
         "The client's TOML": (ClientConfig, "`collab-client --config client.toml`. A flag overrides the file."),
         "A federation": (
