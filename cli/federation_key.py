@@ -234,14 +234,24 @@ def _credentials(state: Path) -> Credentials:
 
 
 def _federation(state: Path) -> str:
-    """The fingerprint of the CA that this host has enrolled with; "" where it has not."""
+    """The fingerprint of the CA that this host has enrolled with as a client; "" where it has not enrolled.
+
+    Raises IdentityError for an admin or observer.
+    """
     from collabedit.client.connection import credentials_folder
     from collabedit.common.credentials import CERTIFICATE_FILE
-    from collabedit.common.pki import ca_fingerprint
+    from collabedit.common.pki import ca_fingerprint, identity_of, load_certificate
 
     if not (credentials_folder(state) / CERTIFICATE_FILE).exists():
         return ""
-    return ca_fingerprint(_credentials(state).ca_pem)
+    own = _credentials(state)
+    who, role = identity_of(load_certificate(own.certificate_pem))
+    if role != "client":
+        raise IdentityError(
+            f"{who} is {role} of the federation, no client",
+            mend="the key is for clients alone: make it with the --state of one",
+        )
+    return ca_fingerprint(own.ca_pem)
 
 
 def _read(file: Path) -> bytes:

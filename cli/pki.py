@@ -66,7 +66,7 @@ def enrol(server: str, token: str, ca_fingerprint: str, name: str | None, state:
         print_json(_shown(who))
         return
     click.echo(f"enrolled as {who.client_id} with {who.server} until {who.until:%Y-%m-%d}")
-    say(f"next: collab-client --edits mine.jsonl{stated(state)}")
+    say(f"next: {'collab-client --edits mine.jsonl' if who.role == 'client' else 'collab status'}{stated(state)}")
 
 
 @pki.command(context_settings=SETTINGS)

@@ -258,6 +258,15 @@ def test_a_host_that_has_not_enrolled_says_where_its_key_goes(tmp_path: Path) ->
     assert not (tmp_path / "alice").exists()
 
 
+def test_who_is_no_client_makes_none(tmp_path: Path) -> None:
+    """An admin or an observer has no edits, and mostly the server's host."""
+    for role in ("admin", "observer"):
+        state = host(tmp_path / role, party(role, role=role))
+        with pytest.raises(IdentityError, match=f"{role} is {role} of the federation, no client"):
+            run("make", "--state", state)
+        assert not (state / KEY_FILE).exists()
+
+
 def test_a_file_that_somebody_sent_is_named(tmp_path: Path) -> None:
     """Whatever is wrong with it: a person has several."""
     alice, bob = host(tmp_path / "alice", ALICE), host(tmp_path / "bob", BOB)

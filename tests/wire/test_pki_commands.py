@@ -30,10 +30,10 @@ def run(*arguments: object) -> Result:
     return result
 
 
-def enrol_arguments(federation: Any, state: Path) -> list[object]:
+def enrol_arguments(federation: Any, state: Path, role: str = "client") -> list[object]:
     """The arguments of the command that a server prints."""
     server = f"localhost:{federation.enrol_port}"
-    return ["enrol", "--server", server, "--token", federation.token(), "--ca-fingerprint",
+    return ["enrol", "--server", server, "--token", federation.token(role=role), "--ca-fingerprint",
             federation.authority.fingerprint, "--name", "alice", "--state", state]  # fmt: skip
 
 
@@ -47,6 +47,15 @@ def test_enrol_and_show(federation: Any, tmp_path: Path) -> None:
     assert told["federation"] == federation.authority.fingerprint
     assert told["server"] == f"localhost:{federation.port}"
     assert all(value in shown for value in told.values())
+
+
+@pytest.mark.parametrize(
+    ("role", "command"), [("client", "collab-client --edits mine.jsonl"), ("observer", "collab status")]
+)
+def test_what_to_do_next(federation: Any, tmp_path: Path, role: str, command: str) -> None:
+    """As it is to be typed, with the state folder; who takes no part in rounds is sent to none."""
+    told = run(*enrol_arguments(federation, tmp_path, role)).stderr
+    assert told == f"next: {command} --state {tmp_path}\n"
 
 
 def test_renew(federation: Any, tmp_path: Path) -> None:
