@@ -1,4 +1,7 @@
-"""Processes of ours, forked from one that has read the large libraries: a life begins in no time."""
+"""Processes of ours, forked from one that has read the large libraries: a life begins in no time.
+
+They have one hash seed in common.
+"""
 
 from __future__ import annotations
 
