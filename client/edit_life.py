@@ -29,6 +29,7 @@ class EditStatus(Enum):
 
 
 SAID_ELSEWHERE: Final = "another party's edit says the same and writes it"
+OVERWRITTEN: Final = "another party's edit of the same fact overwrote it"
 WAITING: Final = frozenset({EditStatus.PENDING, EditStatus.RESUBMITTED})
 IN_WEIGHTS: Final = frozenset({EditStatus.MERGED, EditStatus.VERIFIED, EditStatus.FAILED, EditStatus.FORGOTTEN})
 
@@ -42,7 +43,7 @@ NEXT: Final[Mapping[EditStatus, frozenset[EditStatus]]] = {
     EditStatus.FAILED: _CONTESTED | WAITING,
     EditStatus.FORGOTTEN: _CONTESTED | {EditStatus.VERIFIED, EditStatus.RESUBMITTED},
     EditStatus.RESUBMITTED: _CONTESTED | {EditStatus.PENDING, EditStatus.ENTERED, EditStatus.KNOWN},
-    EditStatus.IN_CONFLICT: WAITING | {EditStatus.WITHDRAWN},
+    EditStatus.IN_CONFLICT: WAITING | {EditStatus.WITHDRAWN, EditStatus.VERIFIED},
     EditStatus.WITHDRAWN: WAITING | {EditStatus.WITHDRAWN},  # for another cause
 }
 
@@ -83,7 +84,7 @@ class VerdictNote:
             VerdictKind.YIELD: "another party's edit of the same fact is kept",
             VerdictKind.DUPLICATE: SAID_ELSEWHERE,
             VerdictKind.UNDECIDED: "another party's edit contradicts it; an admin of the federation decides",
-            VerdictKind.OVERWRITTEN: "another party's edit of the same fact overwrote it",
+            VerdictKind.OVERWRITTEN: OVERWRITTEN,
         }[self.kind]
         chosen = self.kind not in (VerdictKind.UNDECIDED, VerdictKind.OVERWRITTEN)
         policy = f" (policy {self.policy})" if self.policy and chosen else ""

@@ -80,6 +80,7 @@ class LookingBack:
             merged_in = entries[0].version if entries[0].version is not None else version
             self._course.told.append(published_line(round_, merged_in, sum(one["took"] for one in each), scores))
         self._look_at_known(version)
+        self._look_at_overwritten(version)
         self._retain(version)
 
     def _look_at_known(self, version: int) -> None:
@@ -92,6 +93,16 @@ class LookingBack:
             state.reopen_known(lost, f"version {version} does not hold it any more")
             said = f"{len(lost)} of {len(entries)} edits that were already known wait again"
             self._course.told.append(f"version {version}: {said}")
+
+    def _look_at_overwritten(self, version: int) -> None:
+        """What was overwritten is verified again where the model answers with it again: the round was rolled back."""
+        tools, state = self._tools, self._tools.state
+        entries = state.entries(sample(state.overwritten(), version, tools.retention_sample))
+        scores = tools.score(edits_of(entries), "looking at edits that were overwritten").edits
+        back = {each.key: verdict(one) for each, one in zip(entries, scores, strict=True) if answered(one)}
+        if back:
+            state.hold_again(version, back)
+            self._course.told.append(f"version {version}: {len(back)} edit(s) that were overwritten hold again")
 
     def _retain(self, version: int) -> None:
         """Measures what the version has kept of earlier rounds."""

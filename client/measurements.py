@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
-from collabedit.client.edit_life import WAITING, EditStatus, LedgerEntry
+from collabedit.client.edit_life import OVERWRITTEN, WAITING, EditStatus, LedgerEntry
 from collabedit.client.ledger import Ledger, having, write_by_key
 from collabedit.client.schema import edits, residuals, retention, rounds
 
@@ -97,6 +97,19 @@ class Measurements(Ledger):
         with self._transaction() as connection:
             found = sa.select(edits.c.key).where(having(statuses), earlier).order_by(edits.c.seq)
             return list(connection.scalars(found))
+
+    def overwritten(self) -> list[str]:
+        """Keys of the edits that a later round of another party's overwrote."""
+        told = edits.c.reason.contains(OVERWRITTEN, autoescape=True)
+        with self._transaction() as connection:
+            found = sa.select(edits.c.key).where(having([EditStatus.IN_CONFLICT]), told).order_by(edits.c.seq)
+            return list(connection.scalars(found))
+
+    def hold_again(self, version: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Notes that a version holds edits that were overwritten: their scores on it, by key."""
+        with self._transaction() as connection:
+            self._score(connection, scores)
+            self._change(connection, list(scores), EditStatus.VERIFIED, reason=f"version {version} holds it again")
 
     def record_retention(
         self,

@@ -561,6 +561,29 @@ def test_a_round_that_closed_meanwhile_gives_the_edits_back(party) -> None:
     assert one.taken.count(Act.SCREEN) == 1
 
 
+def test_what_was_overwritten_is_verified_again_where_the_weights_hold_it_again(party) -> None:
+    """After a rollback of the round that overwrote it. What an admin is to decide stays undecided."""
+    one = party(6, skip_known=False)
+    one.go_on()
+    one.model.holds = {edit.key for edit in one.edits}
+    one.merge(1)
+    one.go_on()
+    over, open_, *_ = one.edits
+    one.model.holds -= {over.key}
+    one.federation.judge(VerdictKind.OVERWRITTEN, over)
+    one.federation.judge(VerdictKind.UNDECIDED, open_)
+    one.federation.next_round(2)
+    one.go_on()
+    assert one.statuses() == [*2 * [EditStatus.IN_CONFLICT], *4 * [EditStatus.VERIFIED]]
+    one.model.holds |= {over.key}
+    one.federation.next_round(3)
+    one.go_on()
+    assert one.statuses() == [EditStatus.VERIFIED, EditStatus.IN_CONFLICT, *4 * [EditStatus.VERIFIED]]
+    (entry,) = one.state.entries([over.key])
+    assert (entry.reason, entry.scores["correct"]) == ("version 3 holds it again", 1.0)
+    assert "version 3: 1 edit(s) that were overwritten hold again" in one.steps.course.told
+
+
 def test_what_a_later_round_overwrote_is_told_without_a_policy() -> None:
     """A later round takes an earlier one's place under each policy: to name one would point to the wrong setting."""
     told = VerdictNote(1, 3, "key", VerdictKind.OVERWRITTEN, "last-come").reason
