@@ -208,8 +208,10 @@ def _file(state: Path, file: Path | None) -> Path:
 
 def _partys(file: Path) -> Path:
     """The file. Raises UsageError where it would lie in a server's state folder."""
+    from collabedit.common.credentials import CA_FILE
+
     folder = file.parent
-    if (folder / "pki").is_dir() or (folder / "rounds.sqlite").is_file():
+    if (folder / "pki" / CA_FILE).is_file() or (folder / "rounds.sqlite").is_file():
         raise UsageError(
             f"{folder}: a server's state folder, and the server must never have the federation key",
             mend="run it on a party's host, with that party's --state",

@@ -244,6 +244,7 @@ def test_a_server_has_no_key(tmp_path: Path) -> None:
     """Made or opened in a server's state folder, the key would be where it must not be: refused, nothing written."""
     state = tmp_path / "server"
     (state / "pki").mkdir(parents=True)
+    (state / "pki" / "ca.pem").write_bytes(CA.certificate_pem)
     for words in (["make"], ["open", tmp_path / "key.json"], ["make", "--out", state / "federation.key"]):
         with pytest.raises(UsageError, match="the server must never have"):
             run(*words, "--state", state)
