@@ -103,6 +103,9 @@ class Bench:
                 for table, rows in self._rows(number, parties, verdicts, out):
                     connection.execute(insert(table), rows)
             merged = [each for party in parties for each in party.claims if (party.client, each) not in out]
+        if self.engine.dialect.name != "sqlite":  # as PostgreSQL does by itself, sooner or later
+            with writer.begin() as connection:
+                connection.exec_driver_sql("ANALYZE")
         writer.dispose()
         return merged
 

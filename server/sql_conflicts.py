@@ -34,17 +34,17 @@ def newest_about(connection: Connection, slot: bytes) -> Conflict | None:
     return None if round_ is None else _read(connection, [(int(round_), slot)])[0]
 
 
-def _counts() -> Any:
-    """Of a row of CLAIMS: it failed, or was compared with the others'. Who left before that had no part in it."""
+def _counts(round_: Any) -> Any:
+    """Of a row of CLAIMS of a round: it failed, or was compared with the others'. Who left before had no part in it."""
     claims, members = tables.CLAIMS, tables.MEMBERS
-    whose = and_(members.c.round == claims.c.round, members.c.client == claims.c.client)
+    whose = and_(members.c.round == round_, members.c.client == claims.c.client)
     return or_(claims.c.source == FAILED, exists().where(whose, members.c.judged == 1).correlate(claims))
 
 
 def _contested() -> Any:
     """Of a row of VERDICTS: in its round different facts were claimed for its slot."""
     claims, given = tables.CLAIMS, tables.VERDICTS
-    same = and_(claims.c.round == given.c.round, claims.c.slot == given.c.slot, _counts())
+    same = and_(claims.c.round == given.c.round, claims.c.slot == given.c.slot, _counts(claims.c.round))
     facts = select(func.count(distinct(claims.c.fact))).where(same).correlate(given).scalar_subquery()
     return facts > 1
 
@@ -77,7 +77,7 @@ def _by_round(places: Iterable[Place]) -> Iterator[tuple[int, Sequence[bytes]]]:
 def _claims(connection: Connection, round_: int, slots: Sequence[bytes]) -> dict[bytes, Rows]:
     claims = tables.CLAIMS
     query = select(claims.c.slot, claims.c.client, claims.c.fact).where(
-        claims.c.round == round_, claims.c.slot.in_(slots), _counts()
+        claims.c.round == round_, claims.c.slot.in_(slots), _counts(round_)
     )
     return _of_slots(connection.execute(query.order_by(claims.c.place, claims.c.client, claims.c.position)))
 
