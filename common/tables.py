@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 PLAIN_WIDTH: Final = 160  # columns of a table that is not on a terminal
-LONG: Final = 200  # rows; rich takes a millisecond and more for each
+LONG: Final = 200  # rows; rich takes a ms and more for each
 GAP: Final = "  "
 
 
