@@ -29,7 +29,8 @@ class Life:
         os.environ["OMP_NUM_THREADS"] = "1"
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload(list(LIBRARIES))
-        self._process = forks.Process(target=doomed.live, args=(str(log), str(trace), point, program, *arguments))
+        said = (str(log), str(trace), point, program, *arguments)
+        self._process = forks.Process(target=doomed.live, args=said, daemon=True)  # whatever fails here, it ends too
         with ALONE:
             self._process.start()
 
