@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import zlib
@@ -32,13 +33,17 @@ MODEL: Final = "atlas"
 EDITS: Final = 600  # so that an upload is three chunks
 WIDE: Final = 2048
 KEY: Final = FederationKey(1, bytes(range(32)))  # of federations that compare edits
+PORTS: Final = range(20_000, 32_000)
 PATIENCE: Final = 240.0  # seconds; a busy machine takes its time to start a server
 
 
 def free_port() -> int:
-    """A port of this host that nothing listens on just now."""
-    with socket.create_server(("localhost", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port of this host that nothing listens on just now, and that Linux gives nobody who asks for any: a server that
+    is away comes back to it.
+    """
+    while True:
+        with suppress(OSError), socket.create_server(("localhost", secrets.choice(PORTS))) as listener:
+            return int(listener.getsockname()[1])
 
 
 @dataclass

@@ -200,6 +200,8 @@ class Ground:
             def over() -> bool:
                 if server.killed:
                     server.start(server.fate)
+                if server.process and server.process.poll() not in (None, -signal.SIGKILL):
+                    raise HungError(f"the server ended with {server.process.poll()}")
                 return playing.done()
 
             until(over, "the round")
@@ -333,7 +335,8 @@ class Ground:
                 again = sent - self.sent[side]
                 wrong = self._judged(side, layers, again, folder)
             except Exception as error:  # whatever breaks is the finding
-                wrong = f"{type(error).__name__}: {error}"
+                logs = "".join(f"; {log.name}: {_last_line(log)}" for log in sorted(folder.glob("*.log")))
+                wrong = f"{type(error).__name__}: {error}{logs}"
         return Kill(side, at, when, died, max(0, again), time.monotonic() - start, wrong)
 
     def _judged(self, side: str, layers: Layers, again: int, folder: Path) -> str:
