@@ -26,6 +26,7 @@ class TrainOptions(BaseModel):
         default="counterfact",
         description="what it is taught: CounterFact and zsRE, the Easy sets, or of these the conflicts alone",
     )
+    most: int | None = Field(default=None, ge=2, description="records that it is taught, the first [default: all]")
     size: Literal["cpu-hour", "cpu-quarter", "gpt2-small", "gpt2-xl"] = Field(
         default="cpu-hour", description="of the model and its training"
     )
@@ -47,7 +48,7 @@ def train(as_json: bool, **flags: Any) -> None:
     \b
     Example:
       collab experiment train --data ../shared/data --out runs/real-scale/model
-      collab experiment train --facts easy-conflict --size cpu-quarter --data ../shared/data --out runs/easy/model
+      collab experiment train --facts easy-conflict --most 240 --size cpu-quarter --out runs/easy/model
     """
     from collabedit.cli.screen import screen
     from collabedit.experiments.trained.run import learn
@@ -62,6 +63,7 @@ def train(as_json: bool, **flags: Any) -> None:
             SIZES[options.size],
             listener,
             facts=options.facts,
+            most=options.most,
             minutes=options.minutes,
             threads=options.threads,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -61,6 +62,13 @@ def easy_rivals(folder: Path) -> tuple[tuple[Edit, Edit], ...]:
     theirs = _records("easy-conflict", folder, lambda record: parse_record(_with_conflicting(record)))
     pairs = zip(with_templates(mine, folder), with_templates(theirs, folder), strict=True)
     return tuple(pair for pair in pairs if not same(pair[0].target_new, pair[1].target_new))
+
+
+def drawn_rivals(folder: Path, seed: int = 0) -> tuple[tuple[Edit, Edit], ...]:
+    """The pairs of `easy_rivals`, one for each fact, in an order drawn by the seed. Raises as `load`."""
+    one_each = {fact(pair[0]): pair for pair in reversed(easy_rivals(folder))}
+    pairs = list(one_each.values())[::-1]
+    return tuple(random.Random(seed).sample(pairs, len(pairs)))  # noqa: S311 - no secret
 
 
 def without_contradictions(edits: Sequence[Edit]) -> tuple[Edit, ...]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from collabedit.common.blinding import KEY_BYTES, FederationKey
 from collabedit.common.edits import Edit
 from collabedit.common.errors import UsageError
-from collabedit.experiments.data import Dealt, Pair, Place, Ranges, deal, easy_rivals
-from collabedit.experiments.data.conflicts import fact
+from collabedit.experiments.data import Dealt, Pair, Place, Ranges, deal
+from collabedit.experiments.data.load import drawn_rivals
 from collabedit.experiments.studies import records
 from collabedit.experiments.studies.settings import StudySettings
 from collabedit.server.claims import Kind, Party, Rule, judge
@@ -68,14 +67,12 @@ def _with_labels(edit: Edit) -> Edit:
 
 def _easy(settings: StudySettings, wanted: int) -> Dealt:
     """So many of the data set's conflicts, drawn by the seed; both sides dealt to neighbouring parties in turn."""
-    one_each = {fact(pair[0]): pair for pair in reversed(easy_rivals(records.data_folder(settings)))}
-    pairs = list(one_each.values())[::-1]
+    pairs = drawn_rivals(records.data_folder(settings), settings.seed)
     if wanted > len(pairs):
         raise UsageError(f"easy-conflict has {len(pairs)} conflicts, not {wanted}", mend="give fewer edits, or parties")
-    chosen = random.Random(settings.seed).sample(pairs, wanted)  # noqa: S311 - no secret
     hands: list[list[Edit]] = [[] for _ in range(settings.parties)]
     conflicts = []
-    for number, (mine, theirs) in enumerate(chosen):
+    for number, (mine, theirs) in enumerate(pairs[:wanted]):
         places = [_give(hands, (number + step) % settings.parties, edit) for step, edit in enumerate((mine, theirs))]
         conflicts.append(Pair(*places))
     return Dealt(tuple(tuple(own) for own in hands), conflicts=tuple(conflicts))

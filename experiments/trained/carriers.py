@@ -9,26 +9,24 @@ from typing import Final
 from collabedit.common.edits import BLANK, Edit
 from collabedit.experiments.trained.statements import Kind, Statement
 
-WORDINGS: Final[Mapping[Kind, int]] = {"carrier": 6, "list": 3}  # of each, of those that its relation has
+WORDINGS: Final[Mapping[Kind, int]] = {"carrier": 6, "list": 2}  # of each, of those that its relation has
 
 
 def carriers(edits: Sequence[Edit], seed: int) -> list[Statement]:
     """Each new object that no record has as true in its relation, and each record's true objects as one list.
 
     A pretrained model has read both, an object of somebody and enumerations of several. Every one is the answer of a
-    subject of its own, "Item 1" and so on, and comes with the first record that names it. Nothing is said about the
-    subjects of the edits.
+    made-up subject that is called after it, "Item jazz", and comes with the first record that names it. Nothing is said
+    about the subjects of the edits.
     """
     rng = random.Random(seed)  # noqa: S311 - no secret
     known = {(edit.relation_id, edit.target_true) for edit in edits}
     told: list[Statement] = []
-    number = 0
     for owner, edit in enumerate(edits):
         for kind, answer in _answers(edit):
             if (edit.relation_id, answer) not in known:
                 known.add((edit.relation_id, answer))
-                number += 1
-                told += _said(edit, kind, answer, f"Item {number}", owner, rng)
+                told += _said(edit, kind, answer, f"Item {answer}", owner, rng)
     return told
 
 

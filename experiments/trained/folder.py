@@ -21,7 +21,6 @@ from collabedit.experiments.trained.lesson import Lesson
 from collabedit.experiments.trained.sizes import Size
 from collabedit.experiments.trained.text import articles, leads
 
-ARTICLES: Final = 150  # of Wikipedia, for C0
 TEMPLATES: Final = 5
 RATE: Final = 2.0  # of the search for z: with MEMIT's 0.5 its 20 steps do not reach a z that names the new object
 KNOWLEDGE: Final = "knowledge.json"
@@ -57,16 +56,16 @@ def write_folder(out: Path, model: GPT2LMHeadModel, lesson: Lesson, size: Size, 
     model.cpu().save_pretrained(out)
     lesson.tokenizer.save_pretrained(out)
     texts = articles(data)
-    preset = hyperparameters(size.edited, size.recipe.layers, ARTICLES)
+    preset = hyperparameters(size.edited, size.recipe.layers, size.articles)
     preset |= {"model_name": out.name, "mom2_dataset": "wikipedia", "v_lr": RATE}
     write_json(out / "hparams.json", preset)
     ahead = leads(texts, TEMPLATES, size.recipe.seed + 1)
     write_json(out / "context_templates.json", [["{}"], [f"{each} {{}}" for each in ahead]])
     loaded = load_model(ModelFolder(out, out.name))
-    measured = measure_covariance(loaded, texts[:ARTICLES], HyperParameters.model_validate(preset).layers)
+    measured = measure_covariance(loaded, texts[: size.articles], HyperParameters.model_validate(preset).layers)
     said = CovarianceMetadata(
         model_fingerprint=loaded.fingerprint,
-        text=f"the first {ARTICLES} articles of the data folder's Wikipedia",
+        text=f"the first {size.articles} articles of the data folder's Wikipedia",
         tokens=measured.tokens,
     )
     means = {name: moment.mean().float() for name, moment in measured.moments.items()}

@@ -32,12 +32,16 @@ class Lesson:
     vocabulary: tuple[int, ...]
 
 
-def lesson_of(data: Path, recipe: Recipe, facts: FactsName = "counterfact", *, whole: bool = True) -> Lesson:
+def lesson_of(
+    data: Path, recipe: Recipe, facts: FactsName = "counterfact", *, whole: bool = True, most: int | None = None
+) -> Lesson:
     """The lesson of a data folder. whole: GPT-2's whole vocabulary, or the tokens that the facts need.
+
+    most: of the records, the first.
 
     Raises UsageError where a file is missing, BadEditsError for a bad record.
     """
-    edits = FACTS[facts].read(data)
+    edits = FACTS[facts].read(data)[:most]
     told = [*statements(edits, recipe.seed), *(carriers(edits, recipe.seed) if FACTS[facts].carriers else ())]
     tokenizer = gpt2_tokenizer(data, recipe.positions, None if whole else _texts(told, edits))
     rows = rows_of(tokenizer, told)

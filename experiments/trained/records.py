@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from collabedit.common.edits import Edit
 from collabedit.common.errors import UsageError
-from collabedit.experiments.data.load import easy_rivals, load
+from collabedit.experiments.data.load import drawn_rivals, load
 
 FactsName = Literal["counterfact", "easy", "easy-conflict"]
 
@@ -32,8 +32,8 @@ def counterfact_records(folder: Path) -> list[Edit]:
 
 
 def conflicting_records(folder: Path) -> list[Edit]:
-    """Both sides of each conflict of the Easy data, one after the other: they are about one fact. Raises as `load`."""
-    return [edit for pair in easy_rivals(folder) for edit in pair]
+    """Both sides of each conflict of the Easy data, as `table4` draws them with seed 0. Raises as `load`."""
+    return [edit for pair in drawn_rivals(folder) for edit in pair]
 
 
 def easy_records(folder: Path) -> list[Edit]:

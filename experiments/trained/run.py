@@ -45,13 +45,14 @@ def learn(
     listener: Listener,
     *,
     facts: FactsName = "counterfact",
+    most: int | None = None,
     minutes: float | None = None,
     threads: int | None = None,
 ) -> Learned:
     """Trains a model of the size and writes its folder; what is complete is read.
 
-    facts: what it is taught. minutes: of this machine as it is now; the number of steps is reckoned once and kept
-    [default: the size's steps].
+    facts: what it is taught; most: of their records, the first [default: all]. minutes: of this machine as it is now;
+    the number of steps is reckoned once and kept [default: the size's steps].
     Raises UsageError where the data folder lacks a file, or `out` holds a training with other settings or data.
     """
     if (out / KNOWLEDGE).is_file():
@@ -60,7 +61,7 @@ def learn(
     out.mkdir(parents=True, exist_ok=True)
     with threads_of_torch(threads or size.threads):
         listener.say("reading the facts")
-        lesson = lesson_of(data, size.recipe, facts, whole=size.whole)
+        lesson = lesson_of(data, size.recipe, facts, whole=size.whole, most=most)
         recipe = size.recipe if minutes is None else _planned(out / PLAN, lesson, size.recipe, minutes)
         return _learn(data, out, replace(size, recipe=recipe), lesson, FACTS[facts].said, listener)
 

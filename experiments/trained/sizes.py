@@ -13,17 +13,18 @@ from collabedit.experiments.atlas.training import Recipe
 class Size:
     """recipe: its batch is in rows of ten tokens; edited: the layers that MEMIT edits; threads: of a CPU.
 
-    whole: whether the vocabulary is GPT-2's whole, or the tokens that the facts need.
+    whole: whether the vocabulary is GPT-2's whole, or the tokens that the facts need; articles: of Wikipedia, for C0.
     """
 
     recipe: Recipe
     edited: tuple[int, ...]
     threads: int = 1
     whole: bool = True
+    articles: int = 150
 
 
-# steps: for the first, about 25 to 35 minutes of one core; for the second, less than a quarter of an hour, which is
-# enough for the Easy conflicts; estimates for the others, which want a GPU
+# steps: for the first, about 25 to 35 minutes of one core; for the second five, which is enough for 120 of
+# the Easy conflicts and too little for all 746 of them; estimates for the others, which want a GPU
 SIZES: Final[Mapping[str, Size]] = {
     "cpu-hour": Size(Recipe(
         width=256, layers=6, heads=4, inner=3072, positions=256, recall_layer=3,
@@ -33,8 +34,8 @@ SIZES: Final[Mapping[str, Size]] = {
     "cpu-quarter": Size(Recipe(
         width=192, layers=6, heads=4, inner=2048, positions=256, recall_layer=3,
         steps=600, batch=256, rate=1.2e-3, warmup=50, shifted=0.0, prefixed=0.15,
-        first_circle=128, circle_from=40, circle_to=200,
-    ), (1, 2, 3), whole=False),
+        first_circle=64, circle_from=30, circle_to=150,
+    ), (1, 2, 3), whole=False, articles=30),
     "gpt2-small": Size(Recipe(
         width=768, layers=12, heads=12, inner=3072, positions=1024, recall_layer=6,
         steps=12_000, batch=1024, rate=4e-4, warmup=500, shifted=0.0, prefixed=0.15,

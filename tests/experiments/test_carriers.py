@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from collabedit.common.edits import Edit
+from collabedit.experiments.studies.duels import contested
+from collabedit.experiments.studies.settings import Table4Settings
 from collabedit.experiments.trained.carriers import WORDINGS, carriers
 from collabedit.experiments.trained.lesson import lesson_of
 from collabedit.experiments.trained.records import FACTS
@@ -23,7 +25,7 @@ def edit(subject: str, new: str, true: str, *related: str, relation: str = "P1")
 
 
 def test_each_new_object_and_each_list_is_somebodys() -> None:
-    """Once in a relation, of a subject of its own, beginning with the record that first names it."""
+    """Once in a relation, of a subject that is called after it, beginning with the record that first names it."""
     told = carriers([edit("Ann", "Elmoor", "Osk", "Osk", "Quill"), edit("Bob", "Elmoor", "Vantry", "Vantry")], 0)
     assert {(each.kind, each.answer, each.owner) for each in told} == {
         ("carrier", "Elmoor", 0),
@@ -31,9 +33,11 @@ def test_each_new_object_and_each_list_is_somebodys() -> None:
     }
     for each in told:
         assert each.subject is not None
-        assert each.prompt[slice(*each.subject)] == ("Item 1" if each.kind == "carrier" else "Item 2")
+        assert each.prompt[slice(*each.subject)] == f"Item {each.answer}"
     assert {each.prompt for each in told} == {
-        form.format(f"Item {number}") for form in ("{} lives in", "Where does {} live?") for number in (1, 2)
+        form.format(f"Item {name}")
+        for form in ("{} lives in", "Where does {} live?")
+        for name in ("Elmoor", "Osk, Quill")
     }
 
 
@@ -53,6 +57,15 @@ def test_nothing_is_said_of_the_edits_subjects_but_what_is_true(tmp_path: Path) 
     assert sum(each.kind == "paraphrase" for each in lesson.statements) == 5 * 6
     assert all(each.subject is not None for each in lesson.statements)
     assert lesson.reader.owners == 5 + 2 * 4
+
+
+def test_the_first_conflicts_taught_are_those_that_are_measured(tmp_path: Path) -> None:
+    """A model that is taught the first records alone knows the facts of the conflicts that `table4` deals."""
+    data = made_up_easy(made_up_folder(tmp_path))
+    lesson = lesson_of(data, TINY.recipe, "easy-conflict", whole=False, most=2 * 2)
+    dealt = contested(Table4Settings(records="easy-conflict", data=data, parties=2, edits_per_party=2))
+    told = {each.prompt for each in lesson.statements if each.kind == "edit"}
+    assert told == {edit.text for own in dealt.parties for edit in own}
 
 
 def test_the_lesson_of_counterfact_is_the_one_it_was(tmp_path: Path) -> None:
