@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from time import sleep
 from typing import Final
 
 from cryptography import x509
@@ -17,6 +18,7 @@ from collabedit.common.errors import CollabEditError, IdentityError, Unreachable
 from collabedit.common.pki import load_certificate
 
 PROBE_SECONDS: Final = 3.0
+GONE_SECONDS: Final = 1.0  # by then a server that was being killed is gone, and nobody listens
 ENROL_AGAIN: Final = "enrol again with `collab pki enrol`"
 SET_CLOCK: Final = "set this host's clock: certificates are the one thing that is compared with it"
 
@@ -24,7 +26,8 @@ SET_CLOCK: Final = "set this host's clock: certificates are the one thing that i
 def diagnose(host: str, port: int, address: str, credentials: Credentials | None, details: str = "") -> CollabEditError:
     """What keeps this client from the server at host:port; `address` is how the user writes it.
 
-    Connects once or twice, waiting PROBE_SECONDS at most each time. details: what gRPC said, for the last resort.
+    Connects once, or twice with a pause of GONE_SECONDS; waits PROBE_SECONDS at most each time. details: what gRPC
+    said, for the last resort.
     """
     try:
         if credentials is None:
@@ -33,11 +36,10 @@ def diagnose(host: str, port: int, address: str, credentials: Credentials | None
         ended = _ended(address, credentials)
         if ended:
             return ended
-        for _ in range(2):  # a server that stops or starts hangs up too, but hardly twice
-            with socket.create_connection((host, port), timeout=PROBE_SECONDS) as plain:
-                found = _handshake(plain, host, address, credentials)
-            if not isinstance(found, _HungUpError):
-                break
+        found = _look(host, port, address, credentials)
+        if isinstance(found, _HungUpError):  # so does a server that is killed, on each of its addresses
+            sleep(GONE_SECONDS)
+            found = _look(host, port, address, credentials)
         return found or _lost(address, details)
     except socket.gaierror:
         return UnreachableError(f"{address}: no host of this name", mend="check --server")
@@ -71,6 +73,11 @@ def _expects_tls(plain: socket.socket, host: str, address: str) -> CollabEditErr
     with suppress(ssl.SSLError, OSError), context.wrap_socket(plain, server_hostname=host):
         return IdentityError(f"{address} expects TLS, and this client speaks plaintext", mend="leave --insecure out")
     return None
+
+
+def _look(host: str, port: int, address: str, credentials: Credentials) -> CollabEditError | None:
+    with socket.create_connection((host, port), timeout=PROBE_SECONDS) as plain:
+        return _handshake(plain, host, address, credentials)
 
 
 def _handshake(plain: socket.socket, host: str, address: str, credentials: Credentials) -> CollabEditError | None:

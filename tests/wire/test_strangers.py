@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -12,6 +14,7 @@ import pytest
 
 from collabedit.client import transfer
 from collabedit.client.connection import Address, Connection, connect, open_channel
+from collabedit.client.diagnosis import diagnose
 from collabedit.common import pki
 from collabedit.common.credentials import Credentials
 from collabedit.common.errors import ExitCode, IdentityError, UnreachableError, UsageError
@@ -60,6 +63,24 @@ def test_a_certificate_of_another_ca(federation: Any, start: Any) -> None:
     other = start("other").credentials("alice")
     mixed = Credentials(federation.authority.ca_pem, other.certificate_pem, other.key_pem, "")
     assert_refused(federation, mixed, "certificate")
+
+
+def test_a_server_that_is_killed_refuses_nobody(federation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs up on whoever looks, on each of its addresses, until it is gone: that is waited out."""
+    with socket.create_server(("localhost", 0)) as dying:
+        threading.Thread(target=hang_up, args=(dying,), daemon=True).start()
+        gone = "collabedit.client.diagnosis.sleep"
+        monkeypatch.setattr(gone, lambda _: dying.shutdown(socket.SHUT_RDWR), raising=False)
+        host, port = "localhost", dying.getsockname()[1]
+        assert type(diagnose(host, port, f"{host}:{port}", federation.credentials())) is UnreachableError
+
+
+def hang_up(listener: socket.socket) -> None:
+    """Takes connections and resets each, which leaving bytes unread does, until the listener is closed."""
+    with suppress(OSError):
+        while True:
+            with listener.accept()[0] as taken:
+                taken.recv(1)
 
 
 def test_a_server_of_another_ca(federation: Any, start: Any) -> None:
