@@ -186,10 +186,13 @@ class Ground:
     def _played(self, server: Server, folder: Path, version: int, kind: str) -> Layers:
         """Light parties play until a version is published. Returns its layers, and what they were told of claims."""
         parties = self.lights(folder, kind)
-        with ThreadPoolExecutor(len(parties)) as pool:
+        pool = ThreadPoolExecutor(len(parties))
+        try:
             playing = [pool.submit(each.play, server.address, version) for each in parties]
             done = next(as_completed(playing)).result()  # raises at once what broke first
             assert all(each.result() == done for each in playing)
+        finally:
+            pool.shutdown(wait=False)  # where one has failed, the others wait for it in vain
         return [*done, *(said for each in parties for said in told(each.name, each.verdicts))]
 
     def _surviving(self, server: Server, play: Callable[[], Layers]) -> Layers:
