@@ -57,7 +57,7 @@ def write_folder(out: Path, model: GPT2LMHeadModel, lesson: Lesson, size: Size, 
     lesson.tokenizer.save_pretrained(out)
     texts = articles(data)
     preset = hyperparameters(size.edited, size.recipe.layers, size.articles)
-    preset |= {"model_name": out.name, "mom2_dataset": "wikipedia", "v_lr": RATE}
+    preset |= {"model_name": out.name, "mom2_dataset": "wikipedia", "v_lr": RATE, "mom2_update_weight": size.weight}
     write_json(out / "hparams.json", preset)
     ahead = leads(texts, TEMPLATES, size.recipe.seed + 1)
     write_json(out / "context_templates.json", [["{}"], [f"{each} {{}}" for each in ahead]])

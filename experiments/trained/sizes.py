@@ -13,7 +13,8 @@ from collabedit.experiments.atlas.training import Recipe
 class Size:
     """recipe: its batch is in rows of ten tokens; edited: the layers that MEMIT edits; threads: of a CPU.
 
-    whole: whether the vocabulary is GPT-2's whole, or the tokens that the facts need; articles: of Wikipedia, for C0.
+    whole: whether the vocabulary is GPT-2's whole, or the tokens that the facts need; articles: of Wikipedia, for C0;
+    weight: λ, of C0.
     """
 
     recipe: Recipe
@@ -21,6 +22,7 @@ class Size:
     threads: int = 1
     whole: bool = True
     articles: int = 150
+    weight: int = 1000
 
 
 # steps: for the first, about 25 to 35 minutes of one core; for the second five, which is enough for 120 of
@@ -35,7 +37,7 @@ SIZES: Final[Mapping[str, Size]] = {
         width=192, layers=6, heads=4, inner=2048, positions=256, recall_layer=3,
         steps=600, batch=256, rate=1.2e-3, warmup=50, shifted=0.0, prefixed=0.15,
         first_circle=64, circle_from=30, circle_to=150,
-    ), (1, 2, 3), whole=False, articles=30),
+    ), (1, 2, 3), whole=False, articles=30, weight=20_000),
     "gpt2-small": Size(Recipe(
         width=768, layers=12, heads=12, inner=3072, positions=1024, recall_layer=6,
         steps=12_000, batch=1024, rate=4e-4, warmup=500, shifted=0.0, prefixed=0.15,
