@@ -90,9 +90,12 @@ class Forked:
 def start(
     command: Sequence[object], *, env: Mapping[str, str], stderr: IO[bytes] | None = None
 ) -> Forked | subprocess.Popen[str]:
-    """Starts a command; forked where it is one of ours, by its installed path. Output is piped, but what has a file."""
+    """Starts a command; output is piped, but what has a file.
+
+    It is forked where it is one of ours, by its installed path, and begins with no library of its own (LD_PRELOAD).
+    """
     words = [str(each) for each in command]
-    if Path(words[0]).name in PROGRAMS:
+    if Path(words[0]).name in PROGRAMS and "LD_PRELOAD" not in env:
         return Forked(_run, words, dict(env), stdout=None, stderr=stderr)
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr or subprocess.PIPE, text=True, env=env)
 
