@@ -48,7 +48,7 @@ def train(as_json: bool, **flags: Any) -> None:
     \b
     Example:
       collab experiment train --data ../shared/data --out runs/real-scale/model
-      collab experiment train --facts easy-conflict --most 240 --size cpu-quarter --out runs/easy/model
+      collab experiment train --facts easy-conflict --most 400 --size cpu-quarter --out runs/easy/model
     """
     from collabedit.cli.screen import screen
     from collabedit.experiments.trained.run import learn

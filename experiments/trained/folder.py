@@ -22,7 +22,6 @@ from collabedit.experiments.trained.sizes import Size
 from collabedit.experiments.trained.text import articles, leads
 
 TEMPLATES: Final = 5
-RATE: Final = 2.0  # of the search for z: with MEMIT's 0.5 its 20 steps do not reach a z that names the new object
 KNOWLEDGE: Final = "knowledge.json"
 _CARD: Final = """---
 library_name: transformers
@@ -50,22 +49,30 @@ Share of the statements whose answer is the model's first choice of all {vocabul
 
 
 def write_folder(out: Path, model: GPT2LMHeadModel, lesson: Lesson, size: Size, data: Path) -> None:
-    """The model, its tokenizer, hyperparameters, context templates, and C0 of the edited layers over Wikipedia."""
+    """The model, its tokenizer, hyperparameters, context templates, and C0 of the edited layers."""
     model.config.dtype = torch.float32
     model.config._attn_implementation = "sdpa"  # as folders are read by everybody else
     model.cpu().save_pretrained(out)
     lesson.tokenizer.save_pretrained(out)
     texts = articles(data)
     preset = hyperparameters(size.edited, size.recipe.layers, size.articles)
-    preset |= {"model_name": out.name, "mom2_dataset": "wikipedia", "v_lr": RATE, "mom2_update_weight": size.weight}
+    preset |= {
+        "model_name": out.name,
+        "mom2_dataset": "wikipedia",
+        "v_lr": size.search,
+        "mom2_update_weight": size.weight,
+    }
     write_json(out / "hparams.json", preset)
     ahead = leads(texts, TEMPLATES, size.recipe.seed + 1)
     write_json(out / "context_templates.json", [["{}"], [f"{each} {{}}" for each in ahead]])
     loaded = load_model(ModelFolder(out, out.name))
-    measured = measure_covariance(loaded, texts[: size.articles], HyperParameters.model_validate(preset).layers)
+    stated = [f"{each.prompt} {each.answer}." for each in lesson.statements] if size.stated else []
+    read = [*stated, *texts[: size.articles]]
+    measured = measure_covariance(loaded, read, HyperParameters.model_validate(preset).layers)
+    text = f"the first {size.articles} articles of the data folder's Wikipedia"
     said = CovarianceMetadata(
         model_fingerprint=loaded.fingerprint,
-        text=f"the first {size.articles} articles of the data folder's Wikipedia",
+        text=f"the statements and {text}" if stated else text,
         tokens=measured.tokens,
     )
     means = {name: moment.mean().float() for name, moment in measured.moments.items()}
