@@ -75,7 +75,7 @@ it was settled; the third object is of the same relation, and nobody's."""
         """One for each cell; and the example's probabilities, before and after."""
         before = cells[BEFORE]["edits"]
         rows = [_row(key, cell["edits"], before, settings.seed) for key, cell in cells.items()]
-        example = max(range(len(before)), key=lambda at: min(before[at]["target"], before[at]["conflict"]))
+        example = max(range(len(before)), key=lambda at: _undecided(before[at]))
         return [*rows, *(_example(key, cells[key]["edits"][example]) for key in (BEFORE, SOLVED))]
 
     def tables(self, settings: Table4Settings, rows: Sequence[Row]) -> list[Table]:
@@ -218,6 +218,13 @@ def _values(edits: Sequence[Cell], kind: str) -> list[float]:
         margins = [each["target"] - each["conflict"] for each in edits]
         return margins if kind == AVG else [float(margin > 0) for margin in margins]
     return [each[kind] for each in edits if each[kind] is not None]
+
+
+def _undecided(edit: Cell) -> tuple[bool, float]:
+    """How likely both objects are; those come last of which one begins with the other: whoever says it says both."""
+    target, conflict = edit["target object"], edit["conflict object"]
+    apart = not (target.startswith(conflict) or conflict.startswith(target))
+    return apart, min(edit["target"], edit["conflict"])
 
 
 def _example(key: str, edit: Cell) -> Row:
