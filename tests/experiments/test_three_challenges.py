@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from collabedit.common.covariance_file import CovarianceFile
 from collabedit.common.errors import UsageError
 from collabedit.experiments.studies import overlap
 from collabedit.experiments.studies.continual import flat
@@ -18,7 +19,7 @@ from collabedit.experiments.studies.registry import STUDIES, study_of
 from collabedit.experiments.studies.retention import DIFFERENCE, DYNAMIC, IMMUTABLE
 from collabedit.experiments.studies.runner import Results, run
 from collabedit.experiments.studies.settings import OverlapSettings, Table4Settings
-from collabedit.experiments.studies.table4 import AVG, BEFORE, FORMS, GAIN, SUCC, other_wordings
+from collabedit.experiments.studies.table4 import AVG, BEFORE, FORMS, GAIN, SUCC, TABLE4, other_wordings
 from collabedit.experiments.trained.run import learn
 from tests.experiments.made_up_facts import TINY, made_up_easy, made_up_folder
 
@@ -57,13 +58,26 @@ def test_table4(tmp_path: Path) -> None:
     assert after["target"] - after["conflict"] > before["target"] - before["conflict"]
 
 
+def test_the_example_of_table4_is_of_objects_that_stand_apart() -> None:
+    """Not of a pair of which one begins with the other, however likely both are: whoever says it says both."""
+
+    def edit(target: str, conflict: str, likely: float) -> dict[str, Any]:
+        objects = {"target object": target, "conflict object": conflict, "other object": "salsa"}
+        judged = {"said first": 1.0, "Succ, other wordings": None, "NS": None}
+        return {"prompt": target, "target": likely, "conflict": likely, "other": 0.0, **objects, **judged}
+
+    edits = [edit("jazz", "blues", 0.3), edit("trance music", "trance", 0.9), edit("rock", "rock and roll", 0.8)]
+    rows = TABLE4.rows(Table4Settings(), {key: {"edits": edits} for key in (BEFORE, *FORMS)})
+    assert [row["prompt"] for row in rows if row["method"] == "example"] == ["jazz", "jazz"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data folder with made-up conflicts in the Easy sets' form, and a tiny model that was trained in it."""
     root = tmp_path_factory.mktemp("easy")
     data = made_up_easy(made_up_folder(root / "data"))
     recipe = replace(TINY.recipe, inner=24)  # of more, so short a text gives a C0 that is singular
-    size = replace(TINY, recipe=recipe, whole=False)
+    size = replace(TINY, recipe=recipe, whole=False, stated=True)
     return data, learn(data, root / "model", size, QUIET, facts="easy-conflict").folder
 
 
@@ -82,6 +96,12 @@ def test_table4_on_the_easy_data_with_a_model_folder(trained: tuple[Path, Path],
     assert all("Succ, other wordings" in row and "NS" not in row for row in rows)
     with pytest.raises(UsageError, match="4 conflicts, not 6"):
         ran("table4", tmp_path / "many", **settings, edits_per_party=6)
+
+
+def test_c0_of_a_model_is_over_what_it_was_taught(trained: tuple[Path, Path]) -> None:
+    """Where its size says so: C0 over Wikipedia alone does not hold what a model that read none of it knows."""
+    said = CovarianceFile.open(trained[1] / "covariance.safetensors").metadata
+    assert (said.text or "").startswith("the statements and the first ")
 
 
 def test_what_overlaps_comes_as_often_as_it_is_said() -> None:
