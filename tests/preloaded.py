@@ -28,7 +28,7 @@ PROGRAMS: Final = {
 LIBRARIES: Final = (
     "torch", "safetensors.torch", "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.auto.tokenization_auto", "sqlalchemy.dialects.sqlite", "alembic.command", "pydantic",
-    "structlog.dev", "cryptography.x509", "rich.progress",
+    "structlog.dev", "cryptography.x509", "scipy.stats", "rich.progress",
 )  # fmt: skip
 ALONE: Final = threading.Lock()  # multiprocessing asks after every process from each thread that starts one
 

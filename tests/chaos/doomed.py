@@ -21,11 +21,8 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-PROGRAMS = {
-    "collab-server": ("collabedit.server.main", "main"),
-    "collab-client": ("collabedit.client.main", "main"),
-    "collab": ("collabedit.cli.main", "main"),
-}
+from preloaded import PROGRAMS
+
 RECORDED = "commit/SqlStore.record"
 OPENED = "Open"
 
@@ -204,14 +201,10 @@ WATCHES = {
 }
 
 
-def live(log: str, trace: str, point: str, program: str, *arguments: str) -> None:
-    """Runs the program as its console script would, its output in `log`."""
-    out, nothing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDONLY)
-    for old, new in ((nothing, 0), (out, 1), (out, 2)):
-        os.dup2(old, new)
+def live(trace: str, point: str, program: str, *arguments: str) -> None:
+    """Runs the program as its console script would."""
     sys.argv = [program, *arguments]
     doom = Doom(trace, point)
     for each in WATCHES[program]:
         each(doom)
-    module, attribute = PROGRAMS[program]
-    getattr(import_module(module), attribute)()
+    import_module(PROGRAMS[program]).main()

@@ -22,6 +22,11 @@ be the same too, but for the clock. Of these five sides commits are walked alone
 """
 
 if __name__ == "__main__":  # who is forked reads this file, and nothing of it
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # for what the tests have in common
+
     from walk import main
 
     main()
